@@ -1,0 +1,66 @@
+"""What every connector does. This file is the specification; tests/contract runs one suite on every implementation.
+
+A connector makes a block device of one target, and proves that it is the right one before anybody sees it. All methods
+may be repeated. What it starts to carry data outlives the agent and is found again by the next one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import msgspec
+
+from onelun.model import Portal
+
+
+class Export(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a host needs to know to connect one target.
+
+    Without `user` the target asks for no secret. `uuid` and `size_bytes` are what the device must say of itself; without
+    them (a caller of the bare protocol) nothing is compared.
+    """
+
+    iqn: str
+    portal: Portal
+    initiator: str
+    user: str | None = None
+    secret: str | None = None
+    uuid: str | None = None
+    size_bytes: int | None = None
+    readonly: bool = False
+
+    def __repr__(self) -> str:
+        return f"Export({self.iqn!r} at {self.portal} for {self.initiator!r})"
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """One target that this host is connected to. `alive` is false when its device is of no use any more."""
+
+    iqn: str
+    device: str
+    alive: bool = True
+
+
+class Connector(ABC):
+    """The connected targets of one host."""
+
+    @abstractmethod
+    async def connect(self, export: Export) -> str:
+        """Connect the target and return the path of its block device, whose identity has been verified.
+
+        Connected already and healthy: the identity is verified again and the same device returned; dead: it is made anew.
+        Ends within 30 s. Raises Unreachable (no route, no such portal), Rejected (login refused: initiator or secret),
+        NotFound (no such target or LUN), Conflict (the device is another volume, or has another size); then nothing stays connected.
+        """
+
+    @abstractmethod
+    async def disconnect(self, iqn: str, *, force: bool = False) -> None:
+        """Flush and remove the device and its session, and read back that none is left. Absent: nothing.
+
+        Raises Busy while somebody has the device open, and CommandFailed when the flush fails; then nothing was removed.
+        With `force` it goes on all the same.
+        """
+
+    @abstractmethod
+    async def connections(self) -> list[Connected]:
+        """All targets of ours that this host is connected to, including those of an earlier agent's life."""

@@ -1,0 +1,181 @@
+"""The configuration: one TOML file for all roles of a machine. Unknown keys are errors."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from onelun.errors import Rejected
+from onelun.naming import checked_initiator, checked_name, checked_uuid
+
+DEFAULT_PATH = "/etc/onelun/onelun.toml"
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Broker(_Section):
+    """How to reach RabbitMQ. The URL holds a password: the file is 0600, or the URL is in ONELUN_AMQP_URL."""
+
+    url: str = "amqp://guest:guest@127.0.0.1:5672/%2F"
+    exchange: str = "rocks.vm-manage"
+    heartbeat_s: int = 20
+
+
+class Limits(_Section):
+    """Durations in seconds, fractions, and counts (docs/operations.md explains each)."""
+
+    accept_s: float = 5.0
+    finish_s: float = 120.0
+    copy_s: float = 86400.0
+    progress_s: float = 5.0
+    stalled_s: float = 60.0
+    preempt_s: float = 10.0
+    results_s: float = 172800.0
+    trash_s: float = 86400.0
+    lease_s: float = 120.0
+    probe_s: float = 10.0
+    high_water: float = 0.85
+    reserve: float = 0.02
+    per_host: int = 4
+    workers: int = 8
+
+
+class Frontend(_Section):
+    """The front-end: `cloud` is this OpenNebula's UUID; `hosts` maps oned's names of hosts to compute agents."""
+
+    cloud: str
+    opennebula_version: str | None = None
+    socket: str = "/run/onelun/frontend.sock"
+    nas: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    hosts: dict[str, str] = {}
+    datastores: str = "/var/lib/one/datastores"
+    owner: str = "oneadmin"
+    initiator: str = "iqn.2026-11.io.onelun.host:frontend"
+    api: str | None = None
+    api_auth: str = "~/.one/one_auth"
+    staging: str = "/var/tmp"
+    max_image_gib: int = 16384
+
+
+class Tgt(_Section):
+    """The target daemon tgtd: its control socket and where initiators reach it."""
+
+    control: str = "/var/run/tgtd/socket.0"
+    address: str
+    port: int = 3260
+
+
+class Pool(_Section):
+    """One pool: which backend makes its volumes, and where. `path` is a directory for `file`."""
+
+    backend: str
+    path: str
+
+
+class Nas(_Section):
+    """A NAS agent. `name` is the name of a service, not of a machine: it is part of every SOURCE."""
+
+    name: str
+    state: str = "/var/lib/onelun/nas"
+    exporter: str = "tgt"
+    tgt: Tgt | None = None
+    pools: dict[str, Pool]
+    default_pool: str | None = None
+
+
+class Compute(_Section):
+    """A compute agent. `datastores` is OpenNebula's DATASTORE_LOCATION; `owner` owns links and directories there."""
+
+    name: str
+    state: str = "/var/lib/onelun/compute"
+    run: str = "/run/onelun"
+    devices: str = "/dev/onelun"
+    datastores: str = "/var/lib/one/datastores"
+    owner: str = "oneadmin"
+    connector: str = "userspace"
+    initiator: str
+
+
+class Config(_Section):
+    """All of it. A machine has the sections of the roles that run on it."""
+
+    broker: Broker = Broker()
+    limits: Limits = Limits()
+    frontend: Frontend | None = None
+    nas: Nas | None = None
+    compute: Compute | None = None
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A configuration, and for each dotted key where its value came from: the file, the environment or the default."""
+
+    config: Config
+    origin: dict[str, str]
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Loaded:
+    """Read the file that ONELUN_CONFIG names, or /etc/onelun/onelun.toml; ONELUN_AMQP_URL and ONELUN_SOCKET win over it.
+
+    Raises Rejected, naming the file and the key, for a file that cannot be read, is no TOML, has an unknown key or a
+    value that cannot be.
+    """
+    path = environ.get("ONELUN_CONFIG", DEFAULT_PATH)
+    try:
+        document: dict[str, Any] = tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise Rejected(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Rejected(f"the configuration {path} is no TOML: {error}") from error
+    origin = dict.fromkeys(_keys(document), path)
+    for variable, section, key in (("ONELUN_AMQP_URL", "broker", "url"), ("ONELUN_SOCKET", "frontend", "socket")):
+        if variable in environ and (section == "broker" or section in document):
+            document.setdefault(section, {})[key] = environ[variable]
+            origin[f"{section}.{key}"] = variable
+    try:
+        config = msgspec.convert(document, Config)
+    except msgspec.ValidationError as error:
+        raise Rejected(f"the configuration {path} is wrong: {error}") from error
+    try:
+        _check(config)
+    except Rejected as error:
+        raise Rejected(f"the configuration {path} is wrong: {error}") from error
+    for key in _keys(msgspec.to_builtins(config)):
+        origin.setdefault(key, "default")
+    return Loaded(config, origin)
+
+
+def _keys(document: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key, value in document.items():
+        if isinstance(value, Mapping) and value:
+            keys += _keys(value, f"{prefix}{key}.")
+        else:
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+def _check(config: Config) -> None:
+    if config.frontend:
+        checked_uuid(config.frontend.cloud, "UUID of a cloud (frontend.cloud)")
+        checked_initiator(config.frontend.initiator)
+        for agent in (*config.frontend.nas, *config.frontend.hosts.values()):
+            checked_name(agent, "name of an agent")
+    if config.nas:
+        checked_name(config.nas.name, "name of a NAS (nas.name)")
+        if not config.nas.pools:
+            raise Rejected("nas.pools names no pool")
+        for pool in config.nas.pools:
+            checked_name(pool, "name of a pool (nas.pools)")
+        if config.nas.default_pool not in (None, *config.nas.pools):
+            raise Rejected(f"nas.default_pool is {config.nas.default_pool!r}, which nas.pools does not have")
+    if config.compute:
+        checked_name(config.compute.name, "name of a compute agent (compute.name)")
+        checked_initiator(config.compute.initiator)

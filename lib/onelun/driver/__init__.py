@@ -1,0 +1,1 @@
+"""OpenNebula's driver actions: what oned asks, translated into requests to a NAS."""

@@ -1,0 +1,1 @@
+"""The resident front-end: it answers the stubs that oned starts."""

@@ -1,0 +1,111 @@
+"""The nouns of onelun, as frozen values. Sizes are bytes; times are seconds since the epoch."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Kind(StrEnum):
+    """What a volume is for, which decides who may destroy it."""
+
+    IMAGE = "image"  # an image of a datastore: only `rm` destroys it, through the trash
+    DISK = "disk"  # a VM's own disk: `delete` destroys it
+    VOLATILE = "volatile"  # a VM's disk without an image
+    PLAIN = "plain"  # made by a caller of the bare protocol, of no cloud
+
+
+class State(StrEnum):
+    """How far a volume is. Only a ready one is cloned, or exported to anybody but its builder."""
+
+    BUILDING = "building"
+    READY = "ready"
+    DELETING = "deleting"
+    TRASH = "trash"
+
+
+class Owner(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whom a volume belongs to, as it is written in the volume's own properties.
+
+    An image is told apart from a later one of the same id by `regtime` (OpenNebula's REGTIME); a disk is named by
+    the ids of its VM and disk.
+    """
+
+    kind: Kind
+    cloud: str | None = None
+    image_id: int | None = None
+    regtime: int | None = None
+    vm_id: int | None = None
+    disk_id: int | None = None
+
+
+class Attachment(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The fact that one host may hold a device for a volume, written into the volume before its export.
+
+    `epoch` is never used twice for one volume. `initiator` is the iSCSI name that the target is bound to.
+    """
+
+    host: str
+    initiator: str
+    epoch: int
+    readonly: bool = False
+
+
+class Volume(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A named block device in a pool, as its storage tells it.
+
+    A building volume has no place under its name yet: `name` is the name it will have. `origin` is the UUID of the
+    volume it was cloned from. `connected` is true once any host was ever given the volume. `filled_from` is the UUID
+    of the volume whose content was last saved into this one, and `last_epoch` the highest epoch ever used.
+    """
+
+    pool: str
+    name: str
+    uuid: str
+    size_bytes: int
+    state: State
+    owner: Owner
+    origin: str | None = None
+    filled_from: str | None = None
+    made_at: float = 0.0
+    connected: bool = False
+    last_epoch: int = 0
+    attachments: tuple[Attachment, ...] = ()
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """What a pool can really give. `free_bytes` may be less than total minus used (reservations, snapshots)."""
+
+    total_bytes: int
+    used_bytes: int
+    free_bytes: int
+
+
+class Portal(msgspec.Struct, frozen=True):
+    """Where a target listens."""
+
+    address: str
+    port: int = 3260
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One export as an iSCSI target: of one volume, for one initiator, with an account of its own.
+
+    `device` is the path that the exporter opens, `uuid` the volume's, which becomes the LUN's SCSI identity.
+    """
+
+    iqn: str
+    device: str
+    uuid: str
+    size_bytes: int
+    initiator: str
+    user: str
+    secret: str
+    readonly: bool = False
+
+    def __repr__(self) -> str:
+        return f"Target({self.iqn!r} of {self.device!r} for {self.initiator!r})"

@@ -1,0 +1,117 @@
+"""What every backend does. This file is the specification; tests/contract runs one suite on every implementation.
+
+A volume is built invisibly, under its UUID, and becomes visible by `publish`, its last act, which is atomic: a reader
+sees no volume of that name, or a complete one. Every fact about a volume lives in the volume's own properties, so that a
+lost catalogue loses no volume.
+
+All methods may be repeated. Raised anywhere: CommandFailed (a tool or the storage failed), Rejected for a pool that is not
+ours to change. A cancelled method leaves at most a building volume, which `discard` removes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from onelun.model import Attachment, Capacity, Owner, Volume
+
+Progress = Callable[[int, int], None]
+"""Called by the work itself with bytes done and bytes in all; from any thread."""
+
+
+class Backend(ABC):
+    """The volumes of one pool."""
+
+    pool: str
+
+    @abstractmethod
+    async def open(self, agent: str, cloud: str | None) -> None:
+        """Check that the pool is usable and belongs to this agent (a UUID); an unowned pool becomes its.
+
+        `cloud` is unused until a volume of a cloud is made. Repeating it succeeds. Raises Conflict when another agent
+        owns the pool (`take` changes that), NotFound when there is no pool, Rejected when it cannot be written.
+        """
+
+    @abstractmethod
+    async def take(self, agent: str) -> None:
+        """Make `agent` the owner of the pool, whoever was."""
+
+    @abstractmethod
+    async def serial(self) -> int:
+        """The catalogue serial number that the pool holds; 0 for a new pool."""
+
+    @abstractmethod
+    async def set_serial(self, serial: int) -> None:
+        """Keep the catalogue's serial number, durably."""
+
+    @abstractmethod
+    async def capacity(self) -> Capacity:
+        """What the pool can really give, now."""
+
+    @abstractmethod
+    async def volumes(self) -> list[Volume]:
+        """Every volume of ours in the pool: visible ones, building ones, and those in the trash. Foreign ones are not listed."""
+
+    @abstractmethod
+    async def find(self, name: str) -> Volume | None:
+        """The visible volume (ready or deleting) of that name."""
+
+    @abstractmethod
+    async def find_uuid(self, uuid: str) -> Volume | None:
+        """The volume with that UUID, in whichever state."""
+
+    @abstractmethod
+    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+        """Build an empty volume that reads as zeros; it is building. Repeated with equal facts it returns the one there is.
+
+        Raises OutOfSpace, Conflict when the UUID exists with other facts.
+        """
+
+    @abstractmethod
+    async def clone(
+        self, origin: Volume, name: str, uuid: str, size_bytes: int, owner: Owner, progress: Progress
+    ) -> Volume:
+        """Build a volume with the content of `origin`, which must be ready; bytes beyond the origin's read as zeros.
+
+        `size_bytes` is at least the origin's, else Rejected. Without copying where the storage can; else a copy that keeps
+        holes and calls `progress`. Repeated for the same UUID it starts anew. Raises NotFound, OutOfSpace.
+        """
+
+    @abstractmethod
+    async def publish(self, uuid: str, *, replace: str | None = None) -> Volume:
+        """Make the building volume `uuid` durable, ready and visible under its name, atomically. Publishing a ready one returns it.
+
+        With `replace`, the UUID of the volume that has the name now, that one goes to the trash in the same step.
+        Raises NotFound without such a building volume, Conflict when the name is taken by another UUID.
+        """
+
+    @abstractmethod
+    async def record(self, volume: Volume) -> Volume:
+        """Write `volume`'s facts (attachments, connected, last_epoch, state, filled_from, owner) into its properties, durably.
+
+        Name, UUID and size are not changed by it. Raises NotFound when no volume has that UUID.
+        """
+
+    @abstractmethod
+    async def grow(self, volume: Volume, size_bytes: int) -> Volume:
+        """Make it `size_bytes` long, the new bytes being zeros. The same size again succeeds; a smaller one is Rejected."""
+
+    @abstractmethod
+    async def trash(self, volume: Volume) -> None:
+        """Take the visible volume out of sight, keeping its data until `purge`. Absent, or another UUID of that name: nothing."""
+
+    @abstractmethod
+    async def destroy(self, volume: Volume) -> None:
+        """Remove the volume with that UUID, whatever its state, data and all. Absent: nothing. Raises Busy while it is open."""
+
+    @abstractmethod
+    async def purge(self, older_than: float) -> int:
+        """Destroy what was put into the trash before that time (seconds since the epoch); return how many."""
+
+    @abstractmethod
+    def device(self, volume: Volume) -> str:
+        """The path that an exporter opens for it, building or ready."""
+
+    @abstractmethod
+    async def usage(self, volume: Volume) -> int:
+        """The bytes that the volume takes from the pool."""

@@ -1,0 +1,49 @@
+"""What every exporter does. This file is the specification; tests/contract runs one suite on every implementation.
+
+One target per attachment: its IQN ends in the epoch, it is bound to one initiator by name, and has an account of its
+own. Targets that are not named like ours are never listed, changed or removed. All methods may be repeated.
+Raised anywhere: Unreachable when the target daemon does not answer, CommandFailed when it refuses.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import msgspec
+
+from onelun.model import Portal, Target
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """One target of ours as the target daemon tells it. `sessions` are the initiators that are logged in."""
+
+    iqn: str
+    device: str | None
+    initiators: tuple[str, ...]
+    sessions: tuple[str, ...]
+
+
+class Exporter(ABC):
+    """The targets of one target daemon."""
+
+    portal: Portal
+
+    @abstractmethod
+    async def export(self, target: Target) -> None:
+        """Make `target` exist exactly so; a half-made one is completed, and a complete one with a session is left as it is.
+
+        The LUN is number 1, its size is checked against `size_bytes`, its SCSI serial is the UUID, a discard reaches the
+        storage, and a flush is answered only after stable storage has the data. Raises Conflict when a target of that IQN exists for another device or initiator.
+        """
+
+    @abstractmethod
+    async def unexport(self, iqn: str) -> None:
+        """Fence: end every session of the target, remove it and its account, and read back that none is left.
+
+        Absent: nothing. When it returns, no write of that epoch can reach the volume any more. Raises Stalled when the
+        daemon does not let go in time.
+        """
+
+    @abstractmethod
+    async def exports(self) -> dict[str, Exported]:
+        """All targets of ours, by IQN, compared whole."""
