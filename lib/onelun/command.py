@@ -105,7 +105,9 @@ class Pipe(NamedTuple):
             await _end(self.process)
 
 
-async def pipe(*argv: str, env: Mapping[str, str] | None = None, stdin: int | None = None, stdout: int | None = None) -> Pipe:
+async def pipe(
+    *argv: str, env: Mapping[str, str] | None = None, stdin: int | None = None, stdout: int | None = None
+) -> Pipe:
     """Start `argv` with pipes (or the given descriptors) and return at once; the caller must `end()` it.
 
     Raises CommandFailed when the program is missing.
