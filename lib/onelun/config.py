@@ -20,7 +20,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
-class Broker(_Section, kw_only=True):
+class Broker(_Section, frozen=True, kw_only=True):
     """How to reach RabbitMQ. The URL holds a password: the file is 0600, or the URL is in ONELUN_AMQP_URL."""
 
     url: str = "amqp://guest:guest@127.0.0.1:5672/%2F"
@@ -28,7 +28,7 @@ class Broker(_Section, kw_only=True):
     heartbeat_s: int = 20
 
 
-class Limits(_Section, kw_only=True):
+class Limits(_Section, frozen=True, kw_only=True):
     """Durations in seconds, fractions, and counts (docs/operations.md explains each)."""
 
     accept_s: float = 5.0
@@ -47,7 +47,7 @@ class Limits(_Section, kw_only=True):
     workers: int = 8
 
 
-class Frontend(_Section, kw_only=True):
+class Frontend(_Section, frozen=True, kw_only=True):
     """The front-end: `cloud` is this OpenNebula's UUID; `hosts` maps oned's names of hosts to compute agents."""
 
     cloud: str
@@ -65,7 +65,7 @@ class Frontend(_Section, kw_only=True):
     max_image_gib: int = 16384
 
 
-class Tgt(_Section, kw_only=True):
+class Tgt(_Section, frozen=True, kw_only=True):
     """The target daemon tgtd: its control socket and where initiators reach it."""
 
     control: str = "/var/run/tgtd/socket.0"
@@ -73,14 +73,14 @@ class Tgt(_Section, kw_only=True):
     port: int = 3260
 
 
-class Pool(_Section, kw_only=True):
+class Pool(_Section, frozen=True, kw_only=True):
     """One pool: which backend makes its volumes, and where. `path` is a directory for `file`."""
 
     backend: str
     path: str
 
 
-class Nas(_Section, kw_only=True):
+class Nas(_Section, frozen=True, kw_only=True):
     """A NAS agent. `name` is the name of a service, not of a machine: it is part of every SOURCE."""
 
     name: str
@@ -91,7 +91,7 @@ class Nas(_Section, kw_only=True):
     default_pool: str | None = None
 
 
-class Compute(_Section, kw_only=True):
+class Compute(_Section, frozen=True, kw_only=True):
     """A compute agent. `datastores` is OpenNebula's DATASTORE_LOCATION; `owner` owns links and directories there."""
 
     name: str
@@ -104,7 +104,7 @@ class Compute(_Section, kw_only=True):
     initiator: str
 
 
-class Config(_Section, kw_only=True):
+class Config(_Section, frozen=True, kw_only=True):
     """All of it. A machine has the sections of the roles that run on it."""
 
     broker: Broker = Broker()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from onelun.model import Attachment, Capacity, Owner, Volume
+from onelun.model import Capacity, Owner, Volume
 
 Progress = Callable[[int, int], None]
 """Called by the work itself with bytes done and bytes in all; from any thread."""

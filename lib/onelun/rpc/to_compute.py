@@ -1,0 +1,157 @@
+"""The requests to a compute node and their replies: the seed's three first, then what stands beside them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from onelun.rpc.schema import Reply, Request
+
+
+class SetZvol(Request, tag="set_zvol", frozen=True):
+    """Connect `target` of `nas` and return its device; link `link` to it.
+
+    With the seed's two fields alone it connects a target that asks for no secret, on port 3260 of the host `nas`.
+    """
+
+    target: str
+    nas: str
+    address: str | None = None
+    port: int = 3260
+    initiator: str | None = None
+    user: str | None = None
+    secret: str | None = None
+    zpool: str | None = None
+    zvol: str | None = None
+    uuid: str | None = None
+    size_bytes: int | None = None
+    readonly: bool = False
+    link: str | None = None
+
+
+class ZvolAttached(Reply, tag="zvol_attached", frozen=True):
+    """`bdev` is the device; its identity has been verified when the request told it."""
+
+    bdev: str
+
+
+class TearDown(Request, tag="tear_down", frozen=True):
+    """Disconnect `target`. Not connected: success. `link` is removed with it, or alone when `keep_device`.
+
+    An open device is refused (busy) unless `force`.
+    """
+
+    target: str
+    link: str | None = None
+    keep_link: bool = False
+    keep_device: bool = False
+    force: bool = False
+
+
+class ZvolDetached(Reply, tag="zvol_detached", frozen=True):
+    """The device is gone from the host."""
+
+
+class ListDev(Request, tag="list_dev", frozen=True):
+    """List the connected targets."""
+
+
+class DevList(Reply, tag="dev_list", frozen=True):
+    """`body` has one object a target: target, bdev, device, uuid, nas, alive, links."""
+
+    body: list[dict[str, Any]]
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One attachment in force, as a NAS tells it to a host that is back."""
+
+    target: str
+    address: str
+    port: int
+    initiator: str
+    user: str
+    secret: str
+    zpool: str
+    zvol: str
+    uuid: str
+    size_bytes: int
+    readonly: bool = False
+    links: tuple[str, ...] = ()
+
+
+class SyncZvols(Request, tag="sync_zvols", frozen=True):
+    """Tell a host all attachments in force from `nas`: it connects those that are missing and drops every other of that NAS."""
+
+    nas: str
+    held: tuple[Held, ...]
+
+
+class ZvolsSynced(Reply, tag="zvols_synced", frozen=True):
+    """`connected` and `dropped` are IQNs; `failed` maps IQNs to sentences."""
+
+    connected: tuple[str, ...]
+    dropped: tuple[str, ...]
+    failed: dict[str, str]
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing in a VM's directory: `name` is relative to it. `target` is a link's text."""
+
+    name: str
+    kind: Literal["file", "link", "dir"]
+    mode: int = 0o640
+    size: int = 0
+    target: str | None = None
+
+
+class ListDir(Request, tag="list_dir", frozen=True):
+    """What a VM's directory holds, recursively. An absent one is `exists` false."""
+
+    path: str
+
+
+class DirList(Reply, tag="dir_list", frozen=True):
+    """The entries of a directory."""
+
+    exists: bool
+    entries: tuple[Entry, ...] = ()
+
+
+class ReadFile(Request, tag="read_file", frozen=True):
+    """One piece (at most 1 MiB) of a file of a VM's directory."""
+
+    path: str
+    name: str
+    offset: int = 0
+
+
+class FileRead(Reply, tag="file_read", frozen=True):
+    """`data` is base64 on the wire; an empty piece is the end."""
+
+    data: bytes
+
+
+class PutEntry(Request, tag="put_entry", frozen=True):
+    """Make one entry in a VM's directory, making the directory too. A file comes in pieces and appears with its `last`."""
+
+    path: str
+    entry: Entry
+    offset: int = 0
+    data: bytes = b""
+    last: bool = True
+
+
+class EntryPut(Reply, tag="entry_put", frozen=True):
+    """It is there."""
+
+
+class RemoveEntry(Request, tag="remove_entry", frozen=True):
+    """Remove a VM's directory, or one entry of it. Absent: success."""
+
+    path: str
+    name: str | None = None
+
+
+class EntryRemoved(Reply, tag="entry_removed", frozen=True):
+    """It is gone."""
