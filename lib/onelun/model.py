@@ -56,8 +56,8 @@ class Volume(msgspec.Struct, frozen=True, omit_defaults=True):
     """A named block device in a pool, as its storage tells it.
 
     A building volume has no place under its name yet: `name` is the name it will have. `origin` is the UUID of the
-    volume it was cloned from. `connected` is true once any host was ever given the volume. `filled_from` is the UUID
-    of the volume whose content was last saved into this one, and `last_epoch` the highest epoch ever used.
+    volume it was cloned from. `connected` is true once any host was ever given the volume. `filled_from` says
+    which VM's disk was last saved into this one (cloud, VM, disk, UUID), and `last_epoch` is the highest epoch it had.
     """
 
     pool: str
@@ -95,7 +95,8 @@ class Portal(msgspec.Struct, frozen=True):
 class Target(msgspec.Struct, frozen=True):
     """One export as an iSCSI target: of one volume, for one initiator, with an account of its own.
 
-    `device` is the path that the exporter opens, `uuid` the volume's, which becomes the LUN's SCSI identity.
+    `device` is the path that the exporter opens, `uuid` the volume's, which becomes the LUN's SCSI identity. `user` is
+    `naming.target_account(iqn)`.
     """
 
     iqn: str

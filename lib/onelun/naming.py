@@ -96,6 +96,15 @@ def target_iqn(source: Source, epoch: int) -> str:
     return f"{IQN_PREFIX}{source.nas}:{source.pool}.{source.volume}.e{epoch}"
 
 
+def target_account(iqn: str) -> str:
+    """The CHAP user of one target: the IQN without its fixed part.
+
+    Accounts are global in tgtd, so an account must tell by its name whose it is: one that an interruption left without
+    a target is found and removed, and no other one is ever touched.
+    """
+    return iqn.removeprefix(IQN_PREFIX)
+
+
 def is_target_of(nas: str, iqn: str) -> bool:
     """Whether `iqn` is one that the NAS of that name makes; others' targets are left alone."""
     match = _EPOCH.fullmatch(iqn)

@@ -2,7 +2,8 @@
 
 One target per attachment: its IQN ends in the epoch, it is bound to one initiator by name, and has an account of its
 own. Targets that are not named like ours are never listed, changed or removed. All methods may be repeated.
-Raised anywhere: Unreachable when the target daemon does not answer, CommandFailed when it refuses.
+Raised anywhere: Unreachable when no target daemon takes requests, Stalled when it took one and does not answer in time,
+CommandFailed when it refuses.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Exporter(ABC):
         """Make `target` exist exactly so; a half-made one is completed, and a complete one with a session is left as it is.
 
         The LUN is number 1, its size is checked against `size_bytes`, its SCSI serial is the UUID, a discard reaches the
-        storage, and a flush is answered only after stable storage has the data. Raises Conflict when a target of that IQN exists for another device or initiator.
+        storage, and a flush is answered only after stable storage has the data. Raises Conflict when a target of that IQN
+        exists for another device or initiator.
         """
 
     @abstractmethod
