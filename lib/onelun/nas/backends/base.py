@@ -79,15 +79,16 @@ class Backend(ABC):
 
     @abstractmethod
     async def publish(self, uuid: str, *, replace: str | None = None) -> Volume:
-        """Make the building volume `uuid` durable, ready and visible under its name, atomically. Publishing a ready one returns it.
+        """Make the building volume `uuid` durable, ready and visible under its name, atomically.
 
+        Publishing a ready one returns it.
         With `replace`, the UUID of the volume that has the name now, that one goes to the trash in the same step.
         Raises NotFound without such a building volume, Conflict when the name is taken by another UUID.
         """
 
     @abstractmethod
     async def record(self, volume: Volume) -> Volume:
-        """Write `volume`'s facts (attachments, connected, last_epoch, state, filled_from, owner) into its properties, durably.
+        """Write `volume`'s facts (attachments, connected, last_epoch, state, filled_from, owner) as its properties, durably.
 
         Name, UUID and size are not changed by it. Raises NotFound when no volume has that UUID.
         """

@@ -1,0 +1,70 @@
+"""What every resident command does alike: configuration, log on stderr, a clean end on SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from onelun.config import Config, load
+from onelun.errors import OnelunError, Rejected
+
+_Section = TypeVar("_Section")
+
+
+def loaded() -> Config:
+    """The configuration in force. Raises ClickException, in one sentence, when it is wrong."""
+    try:
+        return load().config
+    except OnelunError as error:
+        raise click.ClickException(error.sentence) from error
+
+
+def section(part: _Section | None, name: str) -> _Section:
+    """A section of the configuration that this command cannot do without."""
+    if part is None:
+        raise click.ClickException(f"the configuration has no section [{name}], which this command needs")
+    return part
+
+
+def log_to_stderr(*, debug: bool) -> None:
+    """One line a decision on stderr, where systemd puts it into the journal."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    # pika tells every step of every connection; what matters of it is raised as an error by onelun.rpc.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+def run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until it ends or SIGTERM or SIGINT comes, which cancels it. Raises ClickException for an OnelunError."""
+    try:
+        asyncio.run(_cancelled_by_signals(work))
+    except OnelunError as error:
+        raise click.ClickException(error.sentence) from error
+
+
+async def _cancelled_by_signals(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        stopping = True
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    if not stopping and task.cancelled():
+        raise Rejected("the work was cancelled from within")

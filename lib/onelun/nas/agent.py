@@ -1,0 +1,131 @@
+"""The NAS agent, put together: one per service name, holding its state directory by a lock for life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import uuid as uuids
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from onelun.config import Limits
+from onelun.errors import Conflict
+from onelun.nas.attachments import Attachments, Placements
+from onelun.nas.backends.base import Backend
+from onelun.nas.catalogue import Catalogue
+from onelun.nas.epochs import Epochs
+from onelun.nas.exporters.base import Exporter
+from onelun.nas.hosts import Asker, Hosts
+from onelun.nas.imports import Imports
+from onelun.nas.listing import Listing
+from onelun.nas.locks import Locks
+from onelun.nas.mapping import Mapping as ZvolMapping
+from onelun.nas.pools import Pools
+from onelun.nas.rounds import Rounds
+from onelun.nas.startup import Startup
+from onelun.nas.volumes import Volumes
+from onelun.rpc import message as m
+from onelun.rpc.job import Job
+
+Handler = Callable[[Any, Job], Awaitable[m.Reply]]
+
+
+class NasAgent:
+    """All rooms of one NAS agent."""
+
+    def __init__(
+        self,
+        name: str,
+        state: str,
+        backends: Mapping[str, Backend],
+        exporter: Exporter,
+        asker: Asker,
+        limits: Limits,
+        default_pool: str | None = None,
+    ) -> None:
+        """Open the state directory. Raises Conflict when another agent has it."""
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        self._lock = _lock(os.path.join(state, "lock"))
+        self.catalogue = Catalogue(os.path.join(state, "catalogue.sqlite"))
+        pools = Pools(backends, default_pool, limits)
+        locks = Locks(preempt_s=limits.preempt_s)
+        hosts = Hosts(asker, limits)
+        epochs = Epochs(self.catalogue, list(pools))
+        self.attachments = Attachments(name, self.catalogue, exporter, hosts, epochs)
+        placements = Placements(self.catalogue)
+        self._volumes = Volumes(pools, locks, self.catalogue, self.attachments, placements)
+        self._mapping = ZvolMapping(pools, locks, self.catalogue, self._volumes, self.attachments, placements)
+        self._imports = Imports(name, pools, locks, self.catalogue, exporter, epochs, limits)
+        self._listing = Listing(pools, self.catalogue)
+        agent = agent_uuid(state)
+        self._startup = Startup(agent, pools, self.catalogue, epochs, exporter, self.attachments, self._imports)
+        self.rounds = Rounds(
+            name, pools, self.catalogue, exporter, hosts, self.attachments, self._imports, self._startup, limits
+        )
+
+    def handlers(self) -> dict[type[m.Request], Handler]:
+        """Which request goes to whom."""
+        return {
+            m.MapZvol: self._mapping.map,
+            m.UnmapZvol: self._mapping.unmap,
+            m.RemoveDisk: self._mapping.remove_disk,
+            m.CreateZvol: self._volumes.create,
+            m.CloneZvol: self._volumes.clone,
+            m.DelZvol: self._volumes.delete,
+            m.SaveZvol: self._volumes.save,
+            m.ImportZvol: self._imports.begin,
+            m.RenewImport: self._imports.renew,
+            m.FinishImport: self._imports.finish,
+            m.AbortImport: self._imports.abort,
+            m.ListZvols: self._listing.zvols,
+            m.FindPlacements: self._listing.placements,
+            m.PoolCapacity: self._listing.capacity,
+        }
+
+    async def start(self) -> None:
+        """Make storage, catalogue and targets agree, before the first request is taken."""
+        await self._startup.settle()
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Go the agent's own rounds while the body serves."""
+        rounds = asyncio.create_task(self.rounds.run())
+        try:
+            yield
+        finally:
+            rounds.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await rounds
+
+    def close(self) -> None:
+        """Give the state directory back."""
+        self.catalogue.close()
+        os.close(self._lock)
+
+
+def agent_uuid(state: str) -> str:
+    """The UUID of the agent that this state directory belongs to, made at its first start; pools know their owner by it."""
+    path = os.path.join(state, "agent")
+    try:
+        with open(path, encoding="ascii") as file:
+            return str(uuids.UUID(file.read().strip()))
+    except FileNotFoundError:
+        uuid = str(uuids.uuid4())
+        with open(path + ".new", "w", encoding="ascii") as file:
+            file.write(uuid + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(path + ".new", path)
+        return uuid
+
+
+def _lock(path: str) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise Conflict(f"another agent holds {path}: one NAS agent a state directory") from None
+    return descriptor

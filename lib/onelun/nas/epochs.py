@@ -1,0 +1,48 @@
+"""Numbers of attachments, never used twice, even when the catalogue is lost.
+
+Each start of the agent takes a new serial number, which every pool keeps; an epoch is a serial number followed by a count.
+A catalogue that is older than a pool thus shows itself, and its epochs lie in the past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from onelun.nas.backends.base import Backend
+from onelun.nas.catalogue import Catalogue
+
+# Epochs of one serial number; the last one of a life takes a new serial number first.
+_PER_SERIAL = 100_000
+
+
+class Epochs:
+    """The source of epochs of one agent's life."""
+
+    def __init__(self, catalogue: Catalogue, pools: Iterable[Backend]) -> None:
+        self._catalogue = catalogue
+        self._pools = list(pools)
+        self._serial = 0
+        self._count = 0
+
+    async def begin(self) -> bool:
+        """Take a new serial number; return whether the catalogue is older than a pool, or lost."""
+        known = int(self._catalogue.meta("serial") or 0)
+        held = [await pool.serial() for pool in self._pools]
+        await self._renew(max(known, *held))
+        return max(held) > known
+
+    async def next(self) -> int:
+        """A number that no attachment has had."""
+        self._count += 1
+        if self._count >= _PER_SERIAL:
+            await self._renew(self._serial)
+            self._count = 1
+        return self._serial * _PER_SERIAL + self._count
+
+    async def _renew(self, serial: int) -> None:
+        serial += 1
+        for pool in self._pools:
+            await pool.set_serial(serial)
+        self._catalogue.set_meta("serial", str(serial))
+        self._serial = serial
+        self._count = 0

@@ -1,0 +1,177 @@
+"""Imports: a building volume that the front-end writes over iSCSI, alive as long as its lease is renewed."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+import uuid as uuids
+
+import msgspec
+
+from onelun.config import Limits
+from onelun.errors import Conflict, NotFound
+from onelun.model import Attachment, State, Target, Volume
+from onelun.naming import Source, checked_initiator, checked_name, checked_uuid, target_iqn
+from onelun.nas.backends.base import Backend
+from onelun.nas.catalogue import Catalogue, ImportRow
+from onelun.nas.epochs import Epochs
+from onelun.nas.exporters.base import Exporter
+from onelun.nas.locks import Locks
+from onelun.nas.pools import Pools
+from onelun.nas.volumes import describe, lock_name
+from onelun.rpc.job import Job
+from onelun.rpc.message import (
+    AbortImport,
+    FinishImport,
+    ImportAborted,
+    ImportFinished,
+    ImportRenewed,
+    ImportZvol,
+    RenewImport,
+    ZvolImporting,
+    checked_size,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Imports:
+    """The requests of an import, and the end of those that nobody renews."""
+
+    def __init__(
+        self,
+        nas: str,
+        pools: Pools,
+        locks: Locks,
+        catalogue: Catalogue,
+        exporter: Exporter,
+        epochs: Epochs,
+        limits: Limits,
+    ) -> None:
+        self._nas = nas
+        self._pools = pools
+        self._locks = locks
+        self._catalogue = catalogue
+        self._exporter = exporter
+        self._epochs = epochs
+        self._lease_s = limits.lease_s
+        # On the monotonic clock; after a restart of the agent every import gets a whole lease.
+        self._until: dict[str, float] = {}
+
+    async def begin(self, request: ImportZvol, job: Job) -> ZvolImporting:
+        """Build a volume and export it to its builder. An unfinished import of the same name ends."""
+        backend = self._pools.backend(request.zpool)
+        name = checked_name(request.zvol, "volume name")
+        size = checked_size(request.size_bytes)
+        initiator = checked_initiator(request.initiator)
+        async with self._locks.hold(lock_name(backend, name), preemptible=True):
+            present = await backend.find(name)
+            if present is not None and (present.owner != request.owner or present.connected):
+                raise Conflict(f"{name} exists in pool {backend.pool} already, as {describe(present.owner)}")
+            for old in self._catalogue.imports(pool=backend.pool, zvol=name):
+                await self._end(backend, old)
+            async with self._pools.promise(backend, size, full=True):
+                row = await self._row(backend, name, initiator, replaces=present.uuid if present else None)
+                self._catalogue.put(row)
+                self._until[row.uuid] = time.monotonic() + self._lease_s
+                try:
+                    volume = await backend.create(name, row.uuid, size, request.owner)
+                    mine = Attachment(host=job.caller or "builder", initiator=initiator, epoch=row.epoch)
+                    volume = msgspec.structs.replace(volume, attachments=(mine,), last_epoch=row.epoch)
+                    await backend.record(volume)
+                    await self._exporter.export(self.target(backend, volume, row))
+                except BaseException:
+                    await self._end(backend, row)
+                    raise
+        portal = self._exporter.portal
+        return ZvolImporting(
+            uuid=row.uuid,
+            iqn=row.iqn,
+            address=portal.address,
+            port=portal.port,
+            user=row.user,
+            secret=row.secret,
+            lease_s=self._lease_s,
+        )
+
+    async def renew(self, request: RenewImport, job: Job) -> ImportRenewed:
+        """Keep an import's lease."""
+        uuid = checked_uuid(request.uuid)
+        if not self._catalogue.imports(uuid=uuid):
+            raise NotFound("the import has ended: nobody renewed it in time, or it was begun anew", uuid=uuid)
+        self._until[uuid] = time.monotonic() + self._lease_s
+        return ImportRenewed(lease_s=self._lease_s)
+
+    async def finish(self, request: FinishImport, job: Job) -> ImportFinished:
+        """Fence the builder, then publish the volume."""
+        backend = self._pools.backend(request.zpool)
+        uuid = checked_uuid(request.uuid)
+        row = next(iter(self._catalogue.imports(uuid=uuid)), None)
+        volume = await backend.find_uuid(uuid)
+        if volume is None or (row is None and volume.state is not State.READY):
+            raise NotFound("the import has ended: nobody renewed it in time, or it was begun anew", uuid=uuid)
+        async with self._locks.hold(lock_name(backend, volume.name)):
+            if row is not None:
+                await self._exporter.unexport(row.iqn)
+                volume = await backend.find_uuid(uuid) or volume
+                if volume.state is State.BUILDING:
+                    await backend.record(msgspec.structs.replace(volume, attachments=()))
+                    volume = await backend.publish(uuid, replace=row.replaces)
+                self._catalogue.drop(row)
+                self._until.pop(uuid, None)
+        log.info("import finished=%s pool=%s uuid=%s size=%s", volume.name, volume.pool, uuid, volume.size_bytes)
+        return ImportFinished(uuid=uuid, size_bytes=volume.size_bytes)
+
+    async def abort(self, request: AbortImport, job: Job) -> ImportAborted:
+        """End an import and destroy what it built."""
+        backend = self._pools.backend(request.zpool)
+        for row in self._catalogue.imports(uuid=checked_uuid(request.uuid)):
+            async with self._locks.hold(lock_name(backend, row.zvol), preempts=True):
+                await self._end(backend, row)
+        return ImportAborted()
+
+    async def end_overdue(self) -> None:
+        """End every import whose lease is over."""
+        for row in self._catalogue.imports():
+            until = self._until.setdefault(row.uuid, time.monotonic() + self._lease_s)
+            if time.monotonic() > until:
+                backend = self._pools.backend(row.pool)
+                async with self._locks.hold(lock_name(backend, row.zvol)):
+                    if time.monotonic() > self._until.get(row.uuid, 0.0) and self._catalogue.imports(uuid=row.uuid):
+                        log.warning("import overdue=%s pool=%s uuid=%s", row.zvol, row.pool, row.uuid)
+                        await self._end(backend, row)
+
+    def target(self, backend: Backend, volume: Volume, row: ImportRow) -> Target:
+        """The target that the builder writes to."""
+        return Target(
+            iqn=row.iqn,
+            device=backend.device(volume),
+            uuid=row.uuid,
+            size_bytes=volume.size_bytes,
+            initiator=row.initiator,
+            user=row.user,
+            secret=row.secret,
+        )
+
+    async def _row(self, backend: Backend, name: str, initiator: str, *, replaces: str | None) -> ImportRow:
+        epoch = await self._epochs.next()
+        return ImportRow(
+            uuid=str(uuids.uuid4()),
+            pool=backend.pool,
+            zvol=name,
+            iqn=target_iqn(Source(self._nas, backend.pool, name), epoch),
+            epoch=epoch,
+            initiator=initiator,
+            user=f"e{epoch}-{secrets.token_hex(4)}",
+            secret=secrets.token_hex(8),
+            replaces=replaces,
+        )
+
+    async def _end(self, backend: Backend, row: ImportRow) -> None:
+        await self._exporter.unexport(row.iqn)
+        volume = await backend.find_uuid(row.uuid)
+        if volume is not None and volume.state is State.BUILDING:
+            await backend.destroy(volume)
+        self._catalogue.drop(row)
+        self._until.pop(row.uuid, None)

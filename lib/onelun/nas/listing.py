@@ -1,0 +1,78 @@
+"""The requests that only look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onelun.model import State, Volume
+from onelun.naming import checked_name
+from onelun.nas.catalogue import Catalogue
+from onelun.nas.pools import Pools
+from onelun.rpc.job import Job
+from onelun.rpc.message import FindPlacements, ListZvols, PlacementList, PoolCapacity, PoolCapacityIs, ZvolList
+
+
+class Listing:
+    """list_zvols, find_placements and pool_capacity."""
+
+    def __init__(self, pools: Pools, catalogue: Catalogue) -> None:
+        self._pools = pools
+        self._catalogue = catalogue
+
+    async def zvols(self, request: ListZvols, job: Job) -> ZvolList:
+        """The volume called `name`, or all; not what is being built, nor the trash."""
+        chosen = [self._pools.backend(request.zpool)] if request.zpool else list(self._pools)
+        if request.name:
+            checked_name(request.name, "volume name")
+            volumes = [v for backend in chosen if (v := await backend.find(request.name)) is not None]
+        else:
+            volumes = [v for backend in chosen for v in await backend.volumes() if v.state is State.READY]
+        return ZvolList(body=[self._zvol(volume) for volume in sorted(volumes, key=lambda v: (v.pool, v.name))])
+
+    async def placements(self, request: FindPlacements, job: Job) -> PlacementList:
+        """The placements of a cloud, by any of VM, disk and path, each with what its volume says of itself."""
+        where: dict[str, str | int] = {"cloud": request.cloud}
+        for column in ("vm", "disk", "path"):
+            value = getattr(request, column)
+            if value is not None:
+                where[column] = value
+        body = []
+        for placed in self._catalogue.placements(**where):
+            volume = await self._pools.backend(placed.pool).find_uuid(placed.uuid)
+            body.append(
+                {
+                    "vm": placed.vm,
+                    "disk": placed.disk,
+                    "path": placed.path,
+                    "host": placed.host,
+                    "zpool": placed.pool,
+                    "zvol": placed.zvol,
+                    "uuid": placed.uuid,
+                    "kind": volume.owner.kind if volume else None,
+                }
+            )
+        return PlacementList(body=body)
+
+    async def capacity(self, request: PoolCapacity, job: Job) -> PoolCapacityIs:
+        """What a pool can give below its high-water mark."""
+        backend = self._pools.backend(request.zpool)
+        found = await backend.capacity()
+        room = max(0, self._pools.room(backend.pool, found))
+        return PoolCapacityIs(total_bytes=found.total_bytes, used_bytes=found.used_bytes, free_bytes=room)
+
+    def _zvol(self, volume: Volume) -> dict[str, Any]:
+        rows = self._catalogue.attachments(uuid=volume.uuid)
+        return {
+            "zvol": volume.name,
+            "zpool": volume.pool,
+            "uuid": volume.uuid,
+            "size_bytes": volume.size_bytes,
+            "state": str(volume.state),
+            "kind": str(volume.owner.kind),
+            "remotehost": rows[0].host if rows else None,
+            "iscsi_target": rows[0].iqn if rows else None,
+            "attachments": [
+                {"remotehost": row.host, "iscsi_target": row.iqn, "epoch": row.epoch, "state": row.state}
+                for row in rows
+            ],
+        }

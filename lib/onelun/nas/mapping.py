@@ -1,0 +1,182 @@
+"""The requests that map volumes to hosts, and end mappings."""
+
+from __future__ import annotations
+
+import logging
+
+from onelun.errors import Conflict, NotFound, Rejected
+from onelun.model import Kind, Owner, Volume
+from onelun.naming import checked_name, checked_uuid
+from onelun.nas.attachments import Attachments, Placements
+from onelun.nas.backends.base import Backend
+from onelun.nas.catalogue import AttachmentRow, Catalogue
+from onelun.nas.locks import Locks
+from onelun.nas.pools import Pools, pinned
+from onelun.nas.volumes import Volumes, describe, is_disk_of, lock_name
+from onelun.rpc.job import Job
+from onelun.rpc.message import DiskRemoved, MapZvol, RemoveDisk, UnmapZvol, ZvolMapped, ZvolUnmapped, size_bytes
+
+log = logging.getLogger(__name__)
+
+
+class Mapping:
+    """map_zvol, unmap_zvol and remove_disk."""
+
+    def __init__(
+        self,
+        pools: Pools,
+        locks: Locks,
+        catalogue: Catalogue,
+        volumes: Volumes,
+        attachments: Attachments,
+        placements: Placements,
+    ) -> None:
+        self._pools = pools
+        self._locks = locks
+        self._catalogue = catalogue
+        self._volumes = volumes
+        self._attachments = attachments
+        self._placements = placements
+
+    async def map(self, request: MapZvol, job: Job) -> ZvolMapped:
+        """Give a volume to a host; make it first when there is none and a size is given."""
+        name = checked_name(request.zvol, "volume name")
+        host = checked_name(request.remotehost, "name of a host")
+        size = size_bytes(request)
+        placed = _placed(request)
+        found = await self._pools.locate(name, request.zpool)
+        if found is None and (size is None or request.cloud is not None):
+            where = f"pool {request.zpool}" if request.zpool else "any pool"
+            raise NotFound(f"there is no volume {name} in {where}, and no size to make one of", zvol=name)
+        backend = found[0] if found else self._backend(request.zpool)
+        async with self._locks.hold(lock_name(backend, name), preemptible=True):
+            volume = await backend.find(name)
+            if volume is None:
+                if size is None:
+                    raise NotFound(f"volume {name} has just been removed", zvol=name)
+                volume = await self._volumes.ensure(backend, name, size, Owner(kind=Kind.PLAIN))
+            pinned(volume, request.uuid)
+            _may_map(volume, request.cloud)
+            if placed is not None:
+                await self._leave_other_volume(placed, volume)
+            row, bdev = await self._attachments.attach(
+                backend, volume, host, path=request.path, readonly=request.readonly, deadline=job.deadline, of=job.id
+            )
+            if placed is not None:
+                cloud, vm, disk, path = placed
+                self._placements.put(volume, cloud=cloud, vm=vm, disk=disk, path=path, host=host)
+        log.info("map zvol=%s host=%s epoch=%s bdev=%s", name, host, row.epoch, bdev)
+        device = self._attachments.source(volume).device
+        return ZvolMapped(bdev=bdev, device=device, uuid=volume.uuid, size_bytes=volume.size_bytes, epoch=row.epoch)
+
+    async def unmap(self, request: UnmapZvol, job: Job) -> ZvolUnmapped:
+        """End a volume's mapping to a host."""
+        found = await self._pools.locate(request.zvol, request.zpool)
+        if found is None:
+            return ZvolUnmapped()
+        backend, meant = found
+        if request.uuid is not None and meant.uuid != checked_uuid(request.uuid):
+            return ZvolUnmapped()
+        _may_map(meant, request.cloud)
+        async with self._locks.hold(lock_name(backend, meant.name), preempts=True):
+            row = self._row(meant, request.remotehost)
+            owes = False
+            if row is not None:
+                owes = await self._attachments.detach(
+                    backend,
+                    row,
+                    path=request.path,
+                    keep_link=request.keep_link,
+                    force=request.force,
+                    deadline=job.deadline,
+                    of=job.id,
+                )
+            if request.keep_link:
+                if row is not None:
+                    self._placements.leave_host(meant.uuid, row.host, request.path)
+            elif row is not None or request.path is not None:
+                self._placements.end(meant.uuid, request.path)
+        log.info("unmap zvol=%s host=%s debt=%s", meant.name, row.host if row else None, owes)
+        return ZvolUnmapped(debt=owes)
+
+    async def remove_disk(self, request: RemoveDisk, job: Job) -> DiskRemoved:
+        """End a VM's disk: detach it, and destroy it when both the placement's VM and the volume itself say it is that VM's."""
+        backend = self._pools.backend(request.zpool)
+        meant = await backend.find(checked_name(request.zvol, "volume name"))
+        if meant is None:
+            return DiskRemoved(destroyed=False)
+        own = is_disk_of(meant, request.cloud, request.vm, request.disk)
+        if not own and (meant.owner.kind is not Kind.IMAGE or meant.owner.cloud != request.cloud):
+            raise Conflict(
+                f"{meant.name} is {describe(meant.owner)}, not disk {request.disk} of VM {request.vm}: it is not removed"
+            )
+        async with self._locks.hold(lock_name(backend, meant.name), preempts=True):
+            owes = False
+            for row in self._rows_of_disk(meant, request, own=own):
+                owes |= await self._attachments.detach(
+                    backend,
+                    row,
+                    path=request.path,
+                    keep_link=False,
+                    force=request.force,
+                    deadline=job.deadline,
+                    of=job.id,
+                )
+            self._placements.end(meant.uuid, request.path)
+            volume = await backend.find(meant.name)
+            destroyed = own and volume is not None and volume.uuid == meant.uuid
+            if destroyed and volume is not None:
+                await self._volumes.remove(backend, volume)
+        return DiskRemoved(destroyed=destroyed, debt=owes)
+
+    def _rows_of_disk(self, volume: Volume, request: RemoveDisk, *, own: bool) -> list[AttachmentRow]:
+        """A VM's own disk leaves every host; an image only the host where this VM had it."""
+        rows = self._catalogue.attachments(uuid=volume.uuid)
+        if own:
+            return rows
+        placed = self._catalogue.placements(uuid=volume.uuid, cloud=request.cloud, vm=request.vm, disk=request.disk)
+        hosts = {p.host for p in placed} or {request.remotehost}
+        return [row for row in rows if row.host in hosts]
+
+    def _row(self, volume: Volume, host: str | None) -> AttachmentRow | None:
+        rows = self._catalogue.attachments(uuid=volume.uuid)
+        if host is not None:
+            rows = [row for row in rows if row.host == checked_name(host, "name of a host")]
+        if len(rows) > 1:
+            hosts = ", ".join(row.host for row in rows)
+            raise Rejected(f"volume {volume.name} is mapped to {hosts}: name the remotehost")
+        return rows[0] if rows else None
+
+    async def _leave_other_volume(self, placed: tuple[str, int, int, str], volume: Volume) -> None:
+        """A disk of a VM is one volume: what stood there before must have left its host."""
+        cloud, vm, disk, _ = placed
+        for old in self._catalogue.placements(cloud=cloud, vm=vm, disk=disk):
+            if old.uuid != volume.uuid and old.host is not None:
+                raise Conflict(
+                    f"disk {disk} of VM {vm} is {old.zvol} on {old.host} still: unmap that before {volume.name} takes its place"
+                )
+
+    def _backend(self, pool: str | None) -> Backend:
+        return self._pools.backend(pool) if pool is not None else self._pools.default()
+
+
+def _placed(request: MapZvol) -> tuple[str, int, int, str] | None:
+    """The placement that the request makes. Raises Rejected when it names only a part of one."""
+    parts = (request.cloud, request.vm, request.disk, request.path)
+    if request.vm is None and request.disk is None:
+        return None
+    cloud, vm, disk, path = parts
+    if cloud is None or vm is None or disk is None or path is None:
+        raise Rejected("a placement needs all of cloud, vm, disk and path")
+    if vm < 0 or disk < 0:
+        raise Rejected("vm and disk are numbers from 0")
+    return cloud, vm, disk, path
+
+
+def _may_map(volume: Volume, cloud: str | None) -> None:
+    owner = volume.owner
+    if cloud != owner.cloud:
+        raise Conflict(
+            f"{volume.name} is {describe(owner)}"
+            + (" of another cloud" if owner.cloud else "; a cloud maps only what it made or adopted")
+        )

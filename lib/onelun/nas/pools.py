@@ -1,0 +1,96 @@
+"""The pools of a NAS: which there are, where a volume is, and whether a pool may promise more."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+
+from onelun.config import Limits
+from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
+from onelun.model import Capacity, Volume
+from onelun.naming import checked_name
+from onelun.nas.backends.base import Backend
+
+_GIB = 1 << 30
+
+
+class Pools:
+    """The configured pools, each with its backend. A pool's name comes from the configuration, never from a message."""
+
+    def __init__(self, backends: Mapping[str, Backend], default: str | None, limits: Limits) -> None:
+        self._backends = dict(backends)
+        self._default = default or (next(iter(backends)) if len(backends) == 1 else None)
+        self._limits = limits
+        self._promised = dict.fromkeys(backends, 0)
+
+    def __iter__(self) -> Iterator[Backend]:
+        return iter(self._backends.values())
+
+    def backend(self, pool: str) -> Backend:
+        """The backend of a configured pool. Raises NotFound."""
+        checked_name(pool, "name of a pool")
+        if pool not in self._backends:
+            raise NotFound(f"there is no pool {pool} here; there are: {', '.join(self._backends)}", pool=pool)
+        return self._backends[pool]
+
+    def default(self) -> Backend:
+        """The pool for a new volume of a caller that names none. Raises Rejected when none is configured."""
+        if self._default is None:
+            raise Rejected(f"name a zpool: there are {', '.join(self._backends)}, and no default_pool is configured")
+        return self._backends[self._default]
+
+    async def locate(self, zvol: str, pool: str | None) -> tuple[Backend, Volume] | None:
+        """The volume `zvol` of the named pool, or of whichever pool has it.
+
+        Raises Rejected when several pools have one of that name.
+        """
+        checked_name(zvol, "volume name")
+        candidates = [self.backend(pool)] if pool is not None else list(self)
+        found = [(backend, volume) for backend in candidates if (volume := await backend.find(zvol)) is not None]
+        if len(found) > 1:
+            raise Rejected(f"{zvol} is in the pools {', '.join(b.pool for b, _ in found)}: name the zpool")
+        return found[0] if found else None
+
+    async def get(self, zvol: str, pool: str | None) -> tuple[Backend, Volume]:
+        """Like `locate`, but raises NotFound when there is none."""
+        found = await self.locate(zvol, pool)
+        if found is None:
+            where = f"pool {pool}" if pool else "any pool"
+            raise NotFound(f"there is no volume {zvol} in {where}", zvol=zvol)
+        return found
+
+    @contextlib.asynccontextmanager
+    async def promise(self, backend: Backend, size_bytes: int, *, full: bool = False) -> AsyncIterator[None]:
+        """Admit a new volume, or growth, of `size_bytes`, and count it while the body makes it.
+
+        A thin volume is admitted below the high-water mark when the pool is as large as it; one that is about to be
+        written in full (`full`) needs its bytes free, beside what others are writing. Raises OutOfSpace.
+        """
+        capacity = await backend.capacity()
+        room = self.room(backend.pool, capacity)
+        needed = size_bytes if full else 0
+        if size_bytes > capacity.total_bytes or room <= 0 or needed > room:
+            raise OutOfSpace(
+                f"pool {backend.pool} has {max(0, room) / _GIB:.1f} GiB free below its high-water mark, "
+                f"{size_bytes / _GIB:.1f} GiB needed",
+                pool=backend.pool,
+                needed_bytes=size_bytes,
+                free_bytes=max(0, room),
+            )
+        self._promised[backend.pool] += needed
+        try:
+            yield
+        finally:
+            self._promised[backend.pool] -= needed
+
+    def room(self, pool: str, capacity: Capacity) -> int:
+        """The bytes that new volumes may take below the high-water mark and beside the reserve."""
+        keep = capacity.total_bytes * max(1.0 - self._limits.high_water, self._limits.reserve)
+        return int(capacity.free_bytes - keep) - self._promised[pool]
+
+
+def pinned(volume: Volume, uuid: str | None) -> Volume:
+    """The volume, when it has the UUID that the caller means. Raises Conflict."""
+    if uuid is not None and volume.uuid != uuid:
+        raise Conflict(f"{volume.name} is another volume now (UUID {volume.uuid}, not {uuid})", uuid=volume.uuid)
+    return volume

@@ -1,0 +1,143 @@
+"""What a NAS agent does by itself, at intervals: hosts that are back, targets that are missing, leases, trash, debts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid as uuids
+
+import msgspec
+
+from onelun.config import Limits
+from onelun.deadline import Deadline
+from onelun.errors import NoReply, OnelunError, Unreachable
+from onelun.nas.attachments import Attachments
+from onelun.nas.catalogue import ATTACHED, DETACHING, UNKNOWN, AttachmentRow, Catalogue
+from onelun.nas.exporters.base import Exporter
+from onelun.nas.hosts import Hosts
+from onelun.nas.imports import Imports
+from onelun.nas.pools import Pools
+from onelun.nas.startup import Startup
+from onelun.rpc.message import Held, SyncZvols, ZvolsSynced
+
+log = logging.getLogger(__name__)
+
+# Trash is looked at this often.
+_PURGE_S = 3600.0
+
+
+class Rounds:
+    """The agent's own work."""
+
+    def __init__(
+        self,
+        nas: str,
+        pools: Pools,
+        catalogue: Catalogue,
+        exporter: Exporter,
+        hosts: Hosts,
+        attachments: Attachments,
+        imports: Imports,
+        startup: Startup,
+        limits: Limits,
+    ) -> None:
+        self._nas = nas
+        self._pools = pools
+        self._catalogue = catalogue
+        self._exporter = exporter
+        self._hosts = hosts
+        self._attachments = attachments
+        self._imports = imports
+        self._startup = startup
+        self._limits = limits
+        self._seen: dict[str, str] = {}
+        self._purged = 0.0
+
+    async def run(self) -> None:
+        """Go round until cancelled. A failure is logged and met again in the next round."""
+        while True:
+            for step in (self._imports.end_overdue, self._startup.export_missing, self._probe, self._purge):
+                try:
+                    await step()
+                except OnelunError as error:
+                    log.warning("round step=%s failed=%s", step.__name__, error)
+                except Exception:
+                    log.exception("round step=%s failed", step.__name__)
+            await asyncio.sleep(self._limits.probe_s)
+
+    async def _probe(self) -> None:
+        hosts = {row.host for row in self._catalogue.attachments()} | {debt.host for debt in self._catalogue.debts()}
+        await asyncio.gather(*(self._host(host) for host in sorted(hosts)))
+
+    async def _host(self, host: str) -> None:
+        try:
+            said = await self._hosts.hello(host, deadline=Deadline.after(self._limits.accept_s))
+        except (Unreachable, NoReply):
+            self._seen.pop(host, None)
+            return
+        except OnelunError as error:
+            log.warning("probe host=%s failed=%s", host, error)
+            return
+        doubtful = any(row.state in (UNKNOWN, DETACHING) for row in self._catalogue.attachments(host=host))
+        if self._seen.get(host) == said.instance and not doubtful and not self._catalogue.debts(host=host):
+            return
+        try:
+            await self.sync(host)
+        except OnelunError as error:
+            log.warning("sync host=%s failed=%s", host, error)
+            return
+        self._seen[host] = said.instance
+
+    async def sync(self, host: str) -> None:
+        """Tell a host what it is to have from this NAS; then its debts are paid and doubts are gone."""
+        async with self._hosts.turn(host, alone=True):
+            rows = self._catalogue.attachments(host=host)
+            debts = self._catalogue.debts(host=host)
+            held = [h for row in rows if row.state != DETACHING and (h := await self._held(row)) is not None]
+            request = SyncZvols(nas=self._nas, held=tuple(held))
+            of = str(uuids.uuid4())
+            deadline = Deadline.after(self._limits.finish_s / 2)
+            done = await self._hosts.ask(host, request, ZvolsSynced, deadline=deadline, of=of, step="sync")
+            for row in rows:
+                await self._settle(row, done)
+            self._catalogue.drop(*(debt for debt in debts if debt.iqn not in done.failed))
+        log.info("sync host=%s held=%s dropped=%s failed=%s", host, len(held), len(done.dropped), len(done.failed))
+
+    async def _settle(self, row: AttachmentRow, done: ZvolsSynced) -> None:
+        if row.iqn in done.failed:
+            log.warning("sync host=%s iqn=%s failed=%s", row.host, row.iqn, done.failed[row.iqn])
+            self._catalogue.put(msgspec.structs.replace(row, state=UNKNOWN))
+        elif row.state == DETACHING:
+            await self._attachments.finish_detaching(self._pools.backend(row.pool), row)
+        elif row.state != ATTACHED:
+            self._catalogue.put(msgspec.structs.replace(row, state=ATTACHED))
+
+    async def _held(self, row: AttachmentRow) -> Held | None:
+        volume = await self._pools.backend(row.pool).find_uuid(row.uuid)
+        if volume is None:
+            return None
+        links = tuple(p.path for p in self._catalogue.placements(uuid=row.uuid, host=row.host))
+        portal = self._exporter.portal
+        return Held(
+            target=row.iqn,
+            address=portal.address,
+            port=portal.port,
+            initiator=row.initiator,
+            user=row.user,
+            secret=row.secret,
+            zpool=row.pool,
+            zvol=row.zvol,
+            uuid=row.uuid,
+            size_bytes=volume.size_bytes,
+            readonly=row.readonly,
+            links=links,
+        )
+
+    async def _purge(self) -> None:
+        if time.monotonic() - self._purged < _PURGE_S and self._purged:
+            return
+        self._purged = time.monotonic()
+        for backend in self._pools:
+            if count := await backend.purge(time.time() - self._limits.trash_s):
+                log.info("trash purged=%s pool=%s", count, backend.pool)

@@ -1,0 +1,149 @@
+"""What a NAS agent does before it serves: make storage, catalogue and targets agree again.
+
+What a crash left half done shows in states, not in the journal of requests: a building volume without an import is
+destroyed, a deleting one is deleted, an attachment is exported again under its epoch. When the catalogue is lost or older
+than a pool, the start is cautious: nothing is destroyed and nothing unexported; what differs is reported.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from onelun.errors import OnelunError
+from onelun.model import Attachment, State, Target, Volume
+from onelun.naming import target_iqn
+from onelun.nas.attachments import Attachments
+from onelun.nas.backends.base import Backend
+from onelun.nas.catalogue import UNKNOWN, AttachmentRow, Catalogue
+from onelun.nas.epochs import Epochs
+from onelun.nas.exporters.base import Exporter
+from onelun.nas.imports import Imports
+from onelun.nas.pools import Pools
+
+log = logging.getLogger(__name__)
+
+
+class Startup:
+    """Settles pools, catalogue and targets once."""
+
+    def __init__(
+        self,
+        agent: str,
+        pools: Pools,
+        catalogue: Catalogue,
+        epochs: Epochs,
+        exporter: Exporter,
+        attachments: Attachments,
+        imports: Imports,
+    ) -> None:
+        self._agent = agent
+        self._pools = pools
+        self._catalogue = catalogue
+        self._epochs = epochs
+        self._exporter = exporter
+        self._attachments = attachments
+        self._imports = imports
+
+    async def settle(self) -> None:
+        """Do all of it; repeating it changes nothing more. Raises what a pool or the target daemon raises."""
+        for backend in self._pools:
+            await backend.open(self._agent, None)
+        cautious = await self._epochs.begin()
+        if cautious:
+            log.warning("start cautious=yes reason=the catalogue is lost or older than a pool: nothing is removed")
+        for backend in self._pools:
+            for volume in await backend.volumes():
+                await self._volume(backend, volume, cautious=cautious)
+        await self._rows(cautious=cautious)
+        await self._targets(cautious=cautious)
+
+    async def _volume(self, backend: Backend, volume: Volume, *, cautious: bool) -> None:
+        match volume.state:
+            case State.BUILDING if not self._catalogue.imports(uuid=volume.uuid):
+                if cautious:
+                    log.warning("start left=%s pool=%s state=building", volume.uuid, volume.pool)
+                else:
+                    log.info("start destroyed=%s pool=%s state=building", volume.uuid, volume.pool)
+                    await backend.destroy(volume)
+            case State.DELETING:
+                await backend.destroy(volume)
+            case State.READY:
+                known = {row.epoch for row in self._catalogue.attachments(uuid=volume.uuid)}
+                for attachment in volume.attachments:
+                    if attachment.epoch not in known:
+                        self._adopt(volume, attachment)
+
+    def _adopt(self, volume: Volume, attachment: Attachment) -> None:
+        """The volume says that a host has it, the catalogue forgot: believe the volume, with a new secret for its target."""
+        log.warning("start adopted=%s host=%s epoch=%s", volume.name, attachment.host, attachment.epoch)
+        self._catalogue.put(
+            AttachmentRow(
+                uuid=volume.uuid,
+                host=attachment.host,
+                pool=volume.pool,
+                zvol=volume.name,
+                iqn=target_iqn(self._attachments.source(volume), attachment.epoch),
+                epoch=attachment.epoch,
+                initiator=attachment.initiator,
+                user=f"e{attachment.epoch}-{secrets.token_hex(4)}",
+                secret=secrets.token_hex(8),
+                readonly=attachment.readonly,
+                state=UNKNOWN,
+            )
+        )
+
+    async def _rows(self, *, cautious: bool) -> None:
+        """A row whose volume does not know it was cut off between two writes: its target goes, then the row."""
+        for row in self._catalogue.attachments():
+            volume = await self._pools.backend(row.pool).find_uuid(row.uuid)
+            if volume is None or row.epoch not in {a.epoch for a in volume.attachments}:
+                if cautious:
+                    log.warning("start left=%s reason=its volume does not know it", row.iqn)
+                    continue
+                await self._exporter.unexport(row.iqn)
+                self._catalogue.drop(row)
+        for row_ in self._catalogue.imports():
+            if await self._pools.backend(row_.pool).find_uuid(row_.uuid) is None:
+                self._catalogue.drop(row_)
+
+    async def _targets(self, *, cautious: bool) -> None:
+        wanted = {row.iqn for row in self._catalogue.attachments()} | {row.iqn for row in self._catalogue.imports()}
+        for iqn, exported in (await self._exporter.exports()).items():
+            if iqn in wanted:
+                continue
+            if cautious or exported.sessions:
+                log.warning("start left=%s sessions=%s reason=not in the catalogue", iqn, len(exported.sessions))
+            else:
+                log.info("start unexported=%s", iqn)
+                await self._exporter.unexport(iqn)
+        await self.export_missing()
+
+    async def export_missing(self) -> int:
+        """Export what is in force and has no target (tgtd restarted, the machine rebooted); return how many."""
+        present = await self._exporter.exports()
+        made = 0
+        for row in self._catalogue.attachments():
+            if row.iqn in present:
+                continue
+            backend = self._pools.backend(row.pool)
+            volume = await backend.find_uuid(row.uuid)
+            if volume is not None and volume.state is State.READY:
+                made += await self._export(row.iqn, self._attachments.target(backend, volume, row))
+        for import_ in self._catalogue.imports():
+            if import_.iqn in present:
+                continue
+            backend = self._pools.backend(import_.pool)
+            volume = await backend.find_uuid(import_.uuid)
+            if volume is not None and volume.state is State.BUILDING:
+                made += await self._export(import_.iqn, self._imports.target(backend, volume, import_))
+        return made
+
+    async def _export(self, iqn: str, target: Target) -> int:
+        try:
+            await self._exporter.export(target)
+        except OnelunError as error:
+            log.error("export failed=%s reason=%s", iqn, error)
+            return 0
+        log.info("exported again=%s", iqn)
+        return 1

@@ -1,0 +1,270 @@
+"""Making and removing volumes: what is equal is returned, what is different is a conflict, the rest is made.
+
+Every removal pins the UUID that it means when the request comes; a later volume of the same name is not touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid as uuids
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from onelun.errors import Conflict, NotFound, Rejected
+from onelun.model import Kind, Owner, State, Volume
+from onelun.naming import checked_name
+from onelun.nas.attachments import Attachments, Placements
+from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.catalogue import Catalogue
+from onelun.nas.locks import Locks
+from onelun.nas.pools import Pools, pinned
+from onelun.rpc.job import Job
+from onelun.rpc.message import (
+    CloneZvol,
+    CreateZvol,
+    DelZvol,
+    SaveZvol,
+    ZvolCloned,
+    ZvolCreated,
+    ZvolDeleted,
+    ZvolSaved,
+    checked_size,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Volumes:
+    """The requests that make, copy and remove volumes."""
+
+    def __init__(
+        self, pools: Pools, locks: Locks, catalogue: Catalogue, attachments: Attachments, placements: Placements
+    ) -> None:
+        self._pools = pools
+        self._locks = locks
+        self._catalogue = catalogue
+        self._attachments = attachments
+        self._placements = placements
+
+    async def create(self, request: CreateZvol, job: Job) -> ZvolCreated:
+        """Make an empty volume."""
+        backend = self._pools.backend(request.zpool)
+        name = checked_name(request.zvol, "volume name")
+        size = checked_size(request.size_bytes)
+        async with self._locks.hold(lock_name(backend, name), preemptible=True):
+            volume = await self.ensure(backend, name, size, request.owner)
+        return ZvolCreated(uuid=volume.uuid, size_bytes=volume.size_bytes)
+
+    async def ensure(self, backend: Backend, name: str, size: int, owner: Owner) -> Volume:
+        """The empty volume of that name, size and owner, made when there is none. The caller holds its lock.
+
+        Raises Conflict when another one has the name, OutOfSpace.
+        """
+        present = await backend.find(name)
+        if present is not None:
+            if (present.owner, present.size_bytes, present.state, present.connected) == (
+                owner,
+                size,
+                State.READY,
+                False,
+            ):
+                return present
+            raise Conflict(
+                f"{name} exists in pool {backend.pool} already, with {present.size_bytes} bytes, as {describe(present.owner)}"
+            )
+        async with self._pools.promise(backend, size), self.building(backend) as uuid:
+            await backend.create(name, uuid, size, owner)
+            return await backend.publish(uuid)
+
+    async def clone(self, request: CloneZvol, job: Job) -> ZvolCloned:
+        """Make a volume with another's content."""
+        backend = self._pools.backend(request.zpool)
+        name = checked_name(request.zvol, "volume name")
+        origin_name = checked_name(request.origin, "volume name")
+        if name == origin_name:
+            raise Rejected(f"{name} cannot be a clone of itself")
+        async with self._locks.hold(
+            lock_name(backend, name), shared=(lock_name(backend, origin_name),), preemptible=True
+        ):
+            origin = await self._cloneable(backend, origin_name, request.owner)
+            size = max(origin.size_bytes, checked_size(request.size_bytes) if request.size_bytes else 0)
+            present = await backend.find(name)
+            if present is not None:
+                if _complete(present, origin, size, request.owner):
+                    return ZvolCloned(uuid=present.uuid, size_bytes=present.size_bytes)
+                await self._make_way(backend, present, request.owner, job)
+            async with self._pools.promise(backend, size), self.building(backend) as uuid:
+                await backend.clone(origin, name, uuid, size, request.owner, copying(job, name))
+                volume = await backend.publish(uuid, replace=present.uuid if present else None)
+            if present is not None:
+                await backend.destroy(present)
+        return ZvolCloned(uuid=volume.uuid, size_bytes=volume.size_bytes)
+
+    async def delete(self, request: DelZvol, job: Job) -> ZvolDeleted:
+        """Erase a volume that nobody has."""
+        found = await self._pools.locate(request.zvol, request.zpool)
+        if found is None:
+            return ZvolDeleted()
+        backend, meant = found
+        pinned(meant, request.uuid)
+        _may_delete(meant, request.owner)
+        async with self._locks.hold(lock_name(backend, meant.name), preempts=True):
+            volume = await backend.find(meant.name)
+            if volume is None or volume.uuid != meant.uuid:
+                return ZvolDeleted()
+            if rows := self._catalogue.attachments(uuid=volume.uuid):
+                hosts = ", ".join(row.host for row in rows)
+                raise Conflict(f"volume {volume.name} is mapped to {hosts}: unmap it first")
+            self._placements.end(volume.uuid, None)
+            await self.remove(backend, volume)
+        return ZvolDeleted()
+
+    async def remove(self, backend: Backend, volume: Volume) -> None:
+        """Remove a volume that nobody has: an image goes to the trash, anything else at once. The caller holds its lock."""
+        if volume.owner.kind is Kind.IMAGE:
+            await backend.trash(volume)
+        else:
+            await backend.record(msgspec.structs.replace(volume, state=State.DELETING))
+            await backend.destroy(volume)
+        log.info("volume removed=%s pool=%s uuid=%s kind=%s", volume.name, volume.pool, volume.uuid, volume.owner.kind)
+
+    async def save(self, request: SaveZvol, job: Job) -> ZvolSaved:
+        """Save a VM's disk over an image; the disk is destroyed when it is the VM's own."""
+        backend = self._pools.backend(request.zpool)
+        disk_name = checked_name(request.zvol, "volume name")
+        target_name = checked_name(request.target, "volume name")
+        if disk_name == target_name:
+            raise Rejected(f"{disk_name} cannot be saved over itself")
+        names = (lock_name(backend, disk_name), lock_name(backend, target_name))
+        async with self._locks.hold(*names, preemptible=True):
+            target = await self._saveable(backend, target_name, request.cloud)
+            disk = await backend.find(disk_name)
+            mine = f"{request.cloud} {request.vm} {request.disk} "
+            if disk is None:
+                if target.filled_from is not None and target.filled_from.startswith(mine):
+                    return ZvolSaved(uuid=target.uuid)
+                raise NotFound(f"there is no volume {disk_name} in pool {backend.pool}", zvol=disk_name)
+            if disk.owner.cloud != request.cloud:
+                raise Conflict(f"{disk_name} is {describe(disk.owner)}, not of this cloud")
+            for row in self._catalogue.attachments(uuid=disk.uuid):
+                await self._attachments.detach(
+                    backend, row, path=request.path, keep_link=False, force=False, deadline=job.deadline, of=job.id
+                )
+            target = await self._fill(backend, target, disk, mine + disk.uuid, job)
+            self._placements.end(disk.uuid, request.path)
+            if is_disk_of(disk, request.cloud, request.vm, request.disk):
+                await self.remove(backend, await backend.find_uuid(disk.uuid) or disk)
+        return ZvolSaved(uuid=target.uuid)
+
+    async def _fill(self, backend: Backend, target: Volume, disk: Volume, mine: str, job: Job) -> Volume:
+        if target.filled_from == mine:
+            return target
+        disk = await backend.find_uuid(disk.uuid) or disk
+        size = max(disk.size_bytes, target.size_bytes)
+        async with self._pools.promise(backend, size), self.building(backend) as uuid:
+            built = await backend.clone(disk, target.name, uuid, size, target.owner, copying(job, target.name))
+            await backend.record(msgspec.structs.replace(built, filled_from=mine, connected=True))
+            return await backend.publish(uuid, replace=target.uuid)
+
+    async def _cloneable(self, backend: Backend, name: str, owner: Owner) -> Volume:
+        origin = await backend.find(name)
+        if origin is None or origin.state is not State.READY:
+            raise NotFound(f"there is no volume {name} in pool {backend.pool} to clone", zvol=name)
+        if origin.owner.cloud != owner.cloud:
+            raise Conflict(f"{name} is {describe(origin.owner)}, not of the cloud that asks")
+        writers = [row.host for row in self._catalogue.attachments(uuid=origin.uuid) if not row.readonly]
+        if writers:
+            raise Conflict(f"{name} is mapped to {writers[0]} for writing: a clone of it now would be torn")
+        return origin
+
+    async def _saveable(self, backend: Backend, name: str, cloud: str) -> Volume:
+        target = await backend.find(name)
+        if target is None:
+            raise NotFound(f"there is no image {name} in pool {backend.pool} to save to", zvol=name)
+        if target.owner.kind is not Kind.IMAGE or target.owner.cloud != cloud:
+            raise Conflict(f"{name} is {describe(target.owner)}, not an image of this cloud")
+        if rows := self._catalogue.attachments(uuid=target.uuid):
+            raise Conflict(f"{name} is mapped to {rows[0].host}: it cannot be saved over")
+        return target
+
+    async def _make_way(self, backend: Backend, present: Volume, owner: Owner, job: Job) -> None:
+        """A disk of an earlier life of the same ids is let go of by its hosts; anything else keeps its name."""
+        if present.owner.kind is not Kind.DISK or not _same_owner(present.owner, owner):
+            raise Conflict(f"{present.name} exists in pool {backend.pool} already, as {describe(present.owner)}")
+        for row in self._catalogue.attachments(uuid=present.uuid):
+            await self._attachments.detach(
+                backend, row, path=None, keep_link=True, force=False, deadline=job.deadline, of=job.id
+            )
+        self._placements.end(present.uuid, None)
+
+    @contextlib.asynccontextmanager
+    async def building(self, backend: Backend) -> AsyncIterator[str]:
+        """A fresh UUID to build under; whatever was built is destroyed when the body fails or is cancelled."""
+        uuid = str(uuids.uuid4())
+        try:
+            yield uuid
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self._discard(backend, uuid)))
+            raise
+
+    async def _discard(self, backend: Backend, uuid: str) -> None:
+        volume = await backend.find_uuid(uuid)
+        if volume is not None and volume.state is State.BUILDING:
+            await backend.destroy(volume)
+
+
+def lock_name(backend: Backend, zvol: str) -> str:
+    """The name of a volume's lock."""
+    return f"{backend.pool}/{zvol}"
+
+
+def copying(job: Job, name: str) -> Progress:
+    """The progress of a copy, told to the caller."""
+    loop = asyncio.get_running_loop()
+
+    def progress(done: int, total: int) -> None:
+        loop.call_soon_threadsafe(job.progress, f"copying {name}", done, total)
+
+    return progress
+
+
+def is_disk_of(volume: Volume, cloud: str, vm: int, disk: int) -> bool:
+    """Whether the volume says of itself that it is that VM's own disk."""
+    owner = volume.owner
+    return owner.kind in (Kind.DISK, Kind.VOLATILE) and (owner.cloud, owner.vm_id, owner.disk_id) == (cloud, vm, disk)
+
+
+def describe(owner: Owner) -> str:
+    """Whose a volume is, in words."""
+    match owner.kind:
+        case Kind.IMAGE:
+            return f"image {owner.image_id}"
+        case Kind.DISK | Kind.VOLATILE:
+            return f"disk {owner.disk_id} of VM {owner.vm_id}"
+        case _:
+            return "a volume of no cloud"
+
+
+def _same_owner(one: Owner, other: Owner) -> bool:
+    """Equal but for REGTIME, which is compared only where both know it."""
+    if None in (one.regtime, other.regtime):
+        one, other = (msgspec.structs.replace(owner, regtime=None) for owner in (one, other))
+    return one == other
+
+
+def _complete(present: Volume, origin: Volume, size: int, owner: Owner) -> bool:
+    fresh = present.owner.kind is Kind.IMAGE or not present.connected
+    equal = _same_owner(present.owner, owner) and present.origin == origin.uuid and present.size_bytes == size
+    return fresh and equal and present.state is State.READY
+
+
+def _may_delete(volume: Volume, owner: Owner | None) -> None:
+    if volume.owner.cloud is None:
+        return
+    if owner is None:
+        raise Conflict(f"{volume.name} is {describe(volume.owner)} of a cloud: only that cloud may delete it")
+    if not _same_owner(volume.owner, owner):
+        raise Conflict(f"{volume.name} is {describe(volume.owner)}, not {describe(owner)}: it is not deleted")
