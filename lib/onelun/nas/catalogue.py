@@ -110,6 +110,13 @@ _ROWS: dict[type[msgspec.Struct], str] = {
     ImportRow: "import",
 }
 
+_KEYS: dict[type[msgspec.Struct], str] = {
+    AttachmentRow: "uuid, host",
+    Placement: "cloud, vm, disk",
+    Debt: "iqn",
+    ImportRow: "uuid",
+}
+
 
 class Catalogue:
     """The rows, as frozen values. `put` replaces the row of the same key; `drop` of an absent one does nothing."""
@@ -153,16 +160,22 @@ class Catalogue:
                 where, values = _key(row)
                 self._db.execute(f"DELETE FROM {_ROWS[type(row)]} WHERE {where}", values)  # noqa: S608 our own names
             for row in put:
-                fields = msgspec.structs.asdict(row)
-                marks = ", ".join("?" * len(fields))
-                self._db.execute(
-                    f"INSERT OR REPLACE INTO {_ROWS[type(row)]} ({', '.join(fields)}) VALUES ({marks})",  # noqa: S608
-                    tuple(fields.values()),
-                )
+                self._put(row)
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+
+    def _put(self, row: msgspec.Struct) -> None:
+        # Not INSERT OR REPLACE: that would also remove another row that is equal in a UNIQUE column.
+        fields = msgspec.structs.asdict(row)
+        table, key = _ROWS[type(row)], _KEYS[type(row)]
+        marks = ", ".join("?" * len(fields))
+        update = ", ".join(f"{field}=excluded.{field}" for field in fields)
+        self._db.execute(
+            f"INSERT INTO {table} ({', '.join(fields)}) VALUES ({marks}) ON CONFLICT ({key}) DO UPDATE SET {update}",  # noqa: S608
+            tuple(fields.values()),
+        )
 
     def attachments(self, **where: str | int) -> list[AttachmentRow]:
         """The attachments whose columns equal `where`, in the order of their epochs."""
