@@ -17,7 +17,7 @@ import msgspec
 from onelun.deadline import Deadline
 from onelun.errors import Conflict, NoReply, OnelunError, Unreachable
 from onelun.model import Attachment, State, Target, Volume
-from onelun.naming import Source, target_iqn
+from onelun.naming import Source, target_account, target_iqn
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue, Debt, Placement
 from onelun.nas.epochs import Epochs
@@ -132,7 +132,7 @@ class Attachments:
             uuid=volume.uuid,
             size_bytes=volume.size_bytes,
             initiator=row.initiator,
-            user=row.user,
+            user=target_account(row.iqn),
             secret=row.secret,
             readonly=row.readonly,
         )
@@ -166,7 +166,6 @@ class Attachments:
             iqn=target_iqn(self.source(volume), epoch),
             epoch=epoch,
             initiator=initiator,
-            user=f"e{epoch}-{secrets.token_hex(4)}",
             secret=secrets.token_hex(8),
             readonly=readonly,
             state=ATTACHING,
@@ -217,7 +216,7 @@ class Attachments:
             address=self._exporter.portal.address,
             port=self._exporter.portal.port,
             initiator=row.initiator,
-            user=row.user,
+            user=target_account(row.iqn),
             secret=row.secret,
             zpool=volume.pool,
             zvol=volume.name,

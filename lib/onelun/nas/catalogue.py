@@ -18,7 +18,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS attachment (
   uuid TEXT NOT NULL, host TEXT NOT NULL, pool TEXT NOT NULL, zvol TEXT NOT NULL, iqn TEXT NOT NULL UNIQUE,
-  epoch INTEGER NOT NULL, initiator TEXT NOT NULL, user TEXT NOT NULL, secret TEXT NOT NULL, readonly INTEGER NOT NULL,
+  epoch INTEGER NOT NULL, initiator TEXT NOT NULL, secret TEXT NOT NULL, readonly INTEGER NOT NULL,
   state TEXT NOT NULL, PRIMARY KEY (uuid, host));
 CREATE TABLE IF NOT EXISTS placement (
   cloud TEXT NOT NULL, vm INTEGER NOT NULL, disk INTEGER NOT NULL, path TEXT NOT NULL,
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS debt (
   epoch INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS import (
   uuid TEXT PRIMARY KEY, pool TEXT NOT NULL, zvol TEXT NOT NULL, iqn TEXT NOT NULL, epoch INTEGER NOT NULL,
-  initiator TEXT NOT NULL, user TEXT NOT NULL, secret TEXT NOT NULL, replaces TEXT);
+  initiator TEXT NOT NULL, secret TEXT NOT NULL, replaces TEXT);
 """
 
 _VERSION = 1
@@ -51,7 +51,6 @@ class AttachmentRow(msgspec.Struct, frozen=True):
     iqn: str
     epoch: int
     initiator: str
-    user: str
     secret: str
     readonly: bool
     state: str
@@ -93,7 +92,6 @@ class ImportRow(msgspec.Struct, frozen=True):
     iqn: str
     epoch: int
     initiator: str
-    user: str
     secret: str
     replaces: str | None = None
 

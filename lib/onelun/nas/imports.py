@@ -12,7 +12,7 @@ import msgspec
 from onelun.config import Limits
 from onelun.errors import Conflict, NotFound
 from onelun.model import Attachment, State, Target, Volume
-from onelun.naming import Source, checked_initiator, checked_name, checked_uuid, target_iqn
+from onelun.naming import Source, checked_initiator, checked_name, checked_uuid, target_account, target_iqn
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue, ImportRow
 from onelun.nas.epochs import Epochs
@@ -90,7 +90,7 @@ class Imports:
             iqn=row.iqn,
             address=portal.address,
             port=portal.port,
-            user=row.user,
+            user=target_account(row.iqn),
             secret=row.secret,
             lease_s=self._lease_s,
         )
@@ -150,7 +150,7 @@ class Imports:
             uuid=row.uuid,
             size_bytes=volume.size_bytes,
             initiator=row.initiator,
-            user=row.user,
+            user=target_account(row.iqn),
             secret=row.secret,
         )
 
@@ -163,7 +163,6 @@ class Imports:
             iqn=target_iqn(Source(self._nas, backend.pool, name), epoch),
             epoch=epoch,
             initiator=initiator,
-            user=f"e{epoch}-{secrets.token_hex(4)}",
             secret=secrets.token_hex(8),
             replaces=replaces,
         )

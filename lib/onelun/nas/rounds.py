@@ -12,6 +12,7 @@ import msgspec
 from onelun.config import Limits
 from onelun.deadline import Deadline
 from onelun.errors import NoReply, OnelunError, Unreachable
+from onelun.naming import target_account
 from onelun.nas.attachments import Attachments
 from onelun.nas.catalogue import ATTACHED, DETACHING, UNKNOWN, AttachmentRow, Catalogue
 from onelun.nas.exporters.base import Exporter
@@ -124,7 +125,7 @@ class Rounds:
             address=portal.address,
             port=portal.port,
             initiator=row.initiator,
-            user=row.user,
+            user=target_account(row.iqn),
             secret=row.secret,
             zpool=row.pool,
             zvol=row.zvol,

@@ -86,7 +86,6 @@ class Startup:
                 iqn=target_iqn(self._attachments.source(volume), attachment.epoch),
                 epoch=attachment.epoch,
                 initiator=attachment.initiator,
-                user=f"e{attachment.epoch}-{secrets.token_hex(4)}",
                 secret=secrets.token_hex(8),
                 readonly=attachment.readonly,
                 state=UNKNOWN,
