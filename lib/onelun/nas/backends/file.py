@@ -1,0 +1,129 @@
+"""The backend `file`: one directory per volume in a directory of a local filesystem, sparse, cloned by reflink.
+
+Whether a file of it is open somewhere cannot be known, so nothing here raises Busy: the agent ends every export before it
+destroys a volume. Growing or destroying does not reach a target that is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from onelun.model import Capacity, Owner, State, Volume
+from onelun.nas.backends import rules
+from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.backends.filepool import FilePool
+from onelun.nas.backends.filetree import DATA_FILE, NEW, TRASH
+
+_Result = TypeVar("_Result")
+
+# So many copies and steps at once. The threads are the pool's own: one that hangs starves nobody else.
+_THREADS = 32
+# A cancelled step ends at its next piece; one that is stuck in the kernel is left to it after this.
+_CANCEL_S = 10.0
+
+
+class FileBackend(Backend):
+    """The volumes in the directory `path`."""
+
+    def __init__(self, pool: str, path: str) -> None:
+        self.pool = pool
+        self._path = path
+        self._steps = FilePool(pool, path)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"pool-{pool}")
+
+    async def open(self, agent: str, cloud: str | None) -> None:
+        """See the base. What an interruption left half removed, or begun and empty, is removed here."""
+        await self._run(lambda: self._steps.open(agent, cloud))
+
+    async def take(self, agent: str) -> None:
+        """See the base."""
+        await self._run(lambda: self._steps.take(agent))
+
+    async def serial(self) -> int:
+        """See the base."""
+        return await self._run(self._steps.serial)
+
+    async def set_serial(self, serial: int) -> None:
+        """See the base."""
+        await self._run(lambda: self._steps.set_serial(serial))
+
+    async def capacity(self) -> Capacity:
+        """What the filesystem says; bytes that sparse volumes may still ask for are not taken off."""
+        return await self._run(self._steps.capacity)
+
+    async def volumes(self) -> list[Volume]:
+        """See the base. What is in the pool and is no volume of ours is named in the log, once."""
+        return await self._run(self._steps.volumes)
+
+    async def find(self, name: str) -> Volume | None:
+        """See the base."""
+        return await self._run(lambda: self._steps.find(name))
+
+    async def find_uuid(self, uuid: str) -> Volume | None:
+        """See the base."""
+        return await self._run(lambda: self._steps.find_uuid(uuid))
+
+    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+        """See the base. Blocks are given when they are written: OutOfSpace is only said of more than the pool has in all."""
+        rules.check_new(name, uuid, size_bytes)
+        return await self._run(lambda: self._steps.create(name, uuid, size_bytes, owner))
+
+    async def clone(
+        self, origin: Volume, name: str, uuid: str, size_bytes: int, owner: Owner, progress: Progress
+    ) -> Volume:
+        """See the base. Shares blocks on XFS (reflink=1) and btrfs, which is found out by trying; else copies."""
+        rules.check_new(name, uuid, size_bytes)
+        stop = threading.Event()
+        return await self._run(lambda: self._steps.clone(origin, name, uuid, size_bytes, owner, progress, stop), stop)
+
+    async def publish(self, uuid: str, *, replace: str | None = None) -> Volume:
+        """See the base."""
+        return await self._run(lambda: self._steps.publish(uuid, replace))
+
+    async def record(self, volume: Volume) -> Volume:
+        """See the base."""
+        return await self._run(lambda: self._steps.record(volume))
+
+    async def grow(self, volume: Volume, size_bytes: int) -> Volume:
+        """See the base."""
+        return await self._run(lambda: self._steps.grow(volume, size_bytes))
+
+    async def trash(self, volume: Volume) -> None:
+        """See the base."""
+        await self._run(lambda: self._steps.trash(volume))
+
+    async def destroy(self, volume: Volume) -> None:
+        """See the base; Busy is never raised, because who has a file open cannot be known."""
+        await self._run(lambda: self._steps.destroy(volume))
+
+    async def purge(self, older_than: float) -> int:
+        """See the base."""
+        return await self._run(lambda: self._steps.purge(older_than))
+
+    def device(self, volume: Volume) -> str:
+        """The path of its data; publishing and trashing change it."""
+        places = {State.BUILDING: NEW + volume.uuid, State.TRASH: TRASH + volume.uuid}
+        return os.path.join(self._path, places.get(volume.state, volume.name), DATA_FILE)
+
+    async def usage(self, volume: Volume) -> int:
+        """See the base. Blocks that clones share are counted for each of them."""
+        return await self._run(lambda: self._steps.usage(volume))
+
+    async def _run(self, step: Callable[[], _Result], stop: threading.Event | None = None) -> _Result:
+        """Run a step in a thread. Cancelled, it returns when the step has ended, so that nothing goes on behind the caller."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, step)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if stop is not None:
+                stop.set()
+            # Its outcome is the caller's no more; waiting for it must not be cancelled either.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.shield(asyncio.wait_for(asyncio.gather(running, return_exceptions=True), _CANCEL_S))
+            raise

@@ -1,0 +1,329 @@
+"""What the backend `file` does, step by step. Everything here blocks; `file` runs it in threads."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from onelun.errors import CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
+from onelun.model import Capacity, Owner, State, Volume
+from onelun.nas.backends import rules
+from onelun.nas.backends.base import Progress
+from onelun.nas.backends.filecopy import copy_sparse, exchange, rename_new, share_blocks
+from onelun.nas.backends.filetree import DATA_FILE, NEW, TRASH, Entry, Tree
+from onelun.nas.backends.sidecar import PoolFacts, UnreadableError, VolumeFacts, read_pool, write_pool, write_volume
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class FilePool:
+    """A pool in the directory `path`."""
+
+    def __init__(self, pool: str, path: str) -> None:
+        self.pool = pool
+        self.path = path
+        self._tree = Tree(pool, path)
+        self._agent: str | None = None
+        self._facts_lock = threading.Lock()
+
+    def open(self, agent: str, cloud: str | None) -> None:
+        """Check the pool and make it the agent's; finish what an interruption left half done."""
+        with self._root() as root:
+            if not os.access(self.path, os.W_OK | os.X_OK) or os.fstatvfs(root).f_flag & os.ST_RDONLY:
+                raise Rejected(f"pool {self.pool} cannot be written: make {self.path} writable for the agent")
+            facts = self._facts(root)
+            rules.check_owner(self.pool, facts.owner, agent)
+            rules.check_cloud(self.pool, facts.cloud, cloud)
+            if facts.owner is None:
+                self._change_facts(root, owner=agent)
+            self._agent = agent
+            self._tree.sweep(root)
+            for entry in self._tree.entries(root):
+                self._finish(root, entry)
+
+    def take(self, agent: str) -> None:
+        """Make the pool the agent's."""
+        with self._root() as root:
+            self._change_facts(root, owner=agent)
+
+    def serial(self) -> int:
+        """The catalogue's serial number."""
+        with self._root() as root:
+            return self._facts(root).serial
+
+    def set_serial(self, serial: int) -> None:
+        """Keep it."""
+        with self._owned() as root:
+            self._change_facts(root, serial=serial)
+
+    def capacity(self) -> Capacity:
+        """What statvfs says."""
+        with self._root() as root:
+            told = os.fstatvfs(root)
+        return Capacity(
+            total_bytes=told.f_blocks * told.f_frsize,
+            used_bytes=(told.f_blocks - told.f_bfree) * told.f_frsize,
+            free_bytes=told.f_bavail * told.f_frsize,
+        )
+
+    def volumes(self) -> list[Volume]:
+        """All of ours."""
+        with self._root() as root:
+            return [entry.volume for entry in self._tree.entries(root)]
+
+    def find(self, name: str) -> Volume | None:
+        """The visible one of that name."""
+        with self._root() as root:
+            entry = self._tree.visible(root, name)
+        return entry.volume if entry is not None else None
+
+    def find_uuid(self, uuid: str) -> Volume | None:
+        """The one with that UUID."""
+        with self._root() as root:
+            entry = self._tree.by_uuid(root, uuid)
+        return entry.volume if entry is not None else None
+
+    def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+        """Build an empty one."""
+        with self._owned() as root:
+            present = self._tree.by_uuid(root, uuid, name)
+            if present is not None:
+                rules.check_same(present.volume, name, size_bytes, owner, None)
+                if self._has_size(root, present):
+                    return present.volume
+            return self._build(root, self._new(name, uuid, size_bytes, owner), lambda data: None)
+
+    def clone(
+        self,
+        origin: Volume,
+        name: str,
+        uuid: str,
+        size_bytes: int,
+        owner: Owner,
+        progress: Progress,
+        stop: threading.Event,
+    ) -> Volume:
+        """Build one with the origin's content. Raises Cancelled when `stop` is set."""
+        with self._owned() as root:
+            present = self._tree.by_uuid(root, uuid, name)
+            if present is not None and present.volume.state is not State.BUILDING:
+                rules.check_same(present.volume, name, size_bytes, owner, origin.uuid)
+                return present.volume
+            source = self._tree.by_uuid(root, origin.uuid, origin.name)
+            rules.check_origin(origin, source.volume if source is not None else None, size_bytes)
+            assert source is not None
+            with self._tree.opened(root, source.directory) as directory, self._tree.data(directory) as of:
+
+                def fill(data: int) -> None:
+                    if share_blocks(of, data):
+                        progress(origin.size_bytes, origin.size_bytes)
+                    else:
+                        copy_sparse(of, data, progress, stop)
+
+                return self._build(root, self._new(name, uuid, size_bytes, owner, origin.uuid), fill)
+
+    def publish(self, uuid: str, replace: str | None) -> Volume:
+        """Show the building volume under its name, in one rename."""
+        with self._owned() as root:
+            entry = self._tree.by_uuid(root, uuid)
+            if entry is None or entry.volume.state is State.TRASH:
+                raise NotFound(f"pool {self.pool} has no volume {uuid} to publish")
+            if entry.volume.state is not State.BUILDING:
+                return entry.volume
+            name = entry.volume.name
+            holder = self._tree.visible(root, name)
+            rules.check_free(self.pool, name, holder.volume if holder is not None else None, replace)
+            ready = msgspec.structs.replace(entry.volume, state=State.READY)
+            with self._tree.opened(root, entry.directory) as directory:
+                with self._tree.data(directory) as data:
+                    os.fsync(data)
+                write_volume(directory, VolumeFacts(volume=ready))
+            if holder is None:
+                self._show(root, entry.directory, name)
+            else:
+                self._write(root, holder, trashed_at=time.time())
+                exchange(entry.directory, name, dir_fd=root)
+                os.fsync(root)
+                self._tree.move(root, entry.directory, TRASH + holder.volume.uuid)
+            return ready
+
+    def record(self, volume: Volume) -> Volume:
+        """Write the facts that may change."""
+        with self._owned() as root:
+            entry = self._present(root, volume)
+            facts = rules.recorded(entry.volume, volume)
+            self._write(root, entry._replace(volume=facts), trashed_at=entry.trashed_at)
+            return facts
+
+    def grow(self, volume: Volume, size_bytes: int) -> Volume:
+        """Make it longer. The data grows first: after a crash in between, `open` counts the new zeros in."""
+        with self._owned() as root:
+            entry = self._present(root, volume)
+            rules.check_grown(entry.volume, size_bytes)
+            self._admit(root, entry.volume.name, size_bytes)
+            with (
+                self._tree.opened(root, entry.directory) as directory,
+                self._tree.data(directory, write=True) as data,
+            ):
+                os.ftruncate(data, size_bytes)
+                os.fsync(data)
+            grown = msgspec.structs.replace(entry.volume, size_bytes=size_bytes)
+            self._write(root, entry._replace(volume=grown), trashed_at=entry.trashed_at)
+            return grown
+
+    def trash(self, volume: Volume) -> None:
+        """Put it into the trash."""
+        with self._owned() as root:
+            entry = self._tree.by_uuid(root, volume.uuid, volume.name)
+            if entry is not None and entry.directory == entry.volume.name:
+                self._write(root, entry, trashed_at=time.time())
+                self._tree.move(root, entry.directory, TRASH + volume.uuid)
+
+    def destroy(self, volume: Volume) -> None:
+        """Remove it."""
+        with self._owned() as root:
+            entry = self._tree.by_uuid(root, volume.uuid, volume.name)
+            if entry is not None:
+                self._tree.remove(root, entry.directory, volume.uuid)
+
+    def purge(self, older_than: float) -> int:
+        """Remove what is long enough in the trash."""
+        with self._owned() as root:
+            trash = [entry for entry in self._tree.entries(root) if entry.volume.state is State.TRASH]
+            overdue = [entry for entry in trash if (entry.trashed_at or 0.0) < older_than]
+            for entry in overdue:
+                self._tree.remove(root, entry.directory, entry.volume.uuid)
+            return len(overdue)
+
+    def usage(self, volume: Volume) -> int:
+        """The bytes of its blocks."""
+        with self._root() as root:
+            entry = self._present(root, volume)
+            with self._tree.opened(root, entry.directory) as directory:
+                # stat(2): st_blocks counts units of 512 bytes, whatever the filesystem's block is.
+                return os.stat(DATA_FILE, dir_fd=directory, follow_symlinks=False).st_blocks * 512
+
+    def _new(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None = None) -> Volume:
+        return Volume(
+            pool=self.pool,
+            name=name,
+            uuid=uuid,
+            size_bytes=size_bytes,
+            state=State.BUILDING,
+            owner=owner,
+            origin=origin,
+            made_at=time.time(),
+        )
+
+    def _build(self, root: int, volume: Volume, fill: Callable[[int], None]) -> Volume:
+        self._admit(root, volume.name, volume.size_bytes)
+        self._serve_cloud(root, volume.owner.cloud)
+        building = NEW + volume.uuid
+        self._tree.remove(root, building, volume.uuid)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._tree.remove, root, building, volume.uuid)
+            os.mkdir(building, 0o700, dir_fd=root)
+            with self._tree.opened(root, building) as directory:
+                # The facts come first: a directory without them holds no data, so that it may be dropped unseen.
+                write_volume(directory, VolumeFacts(volume=volume))
+                with self._tree.data(directory, create=True) as data:
+                    fill(data)
+                    os.ftruncate(data, volume.size_bytes)
+                    os.fsync(data)
+                os.fsync(directory)
+            os.fsync(root)
+            undo.pop_all()
+        return volume
+
+    def _admit(self, root: int, name: str, size_bytes: int) -> None:
+        told = os.fstatvfs(root)
+        total = told.f_blocks * told.f_frsize
+        if size_bytes > total:
+            raise OutOfSpace(
+                f"{name} cannot have {size_bytes} bytes: pool {self.pool} has {total} in all",
+                pool=self.pool,
+                needed_bytes=size_bytes,
+                total_bytes=total,
+            )
+
+    def _has_size(self, root: int, entry: Entry) -> bool:
+        """Whether building it was finished: its data comes last."""
+        try:
+            with self._tree.opened(root, entry.directory) as directory, self._tree.data(directory) as data:
+                return os.fstat(data).st_size == entry.volume.size_bytes
+        except FileNotFoundError:
+            return False
+
+    def _show(self, root: int, directory: str, name: str) -> None:
+        try:
+            rename_new(directory, name, dir_fd=root)
+        except FileExistsError:
+            raise Conflict(f"{name} in pool {self.pool} is taken by something that is no volume of ours") from None
+        os.fsync(root)
+
+    def _finish(self, root: int, entry: Entry) -> None:
+        if entry.volume.state is State.TRASH:
+            self._tree.move(root, entry.directory, TRASH + entry.volume.uuid)
+        elif entry.volume.state is not State.BUILDING and not self._has_size(root, entry):
+            with self._tree.opened(root, entry.directory) as directory, self._tree.data(directory) as data:
+                size = os.fstat(data).st_size
+            if size > entry.volume.size_bytes and size % rules.BLOCK_BYTES == 0:
+                grown = msgspec.structs.replace(entry.volume, size_bytes=size)
+                self._write(root, entry._replace(volume=grown), trashed_at=None)
+
+    def _present(self, root: int, volume: Volume) -> Entry:
+        entry = self._tree.by_uuid(root, volume.uuid, volume.name)
+        if entry is None:
+            raise NotFound(f"there is no volume {volume.name} with UUID {volume.uuid} in pool {self.pool}")
+        return entry
+
+    def _write(self, root: int, entry: Entry, *, trashed_at: float | None) -> None:
+        with self._tree.opened(root, entry.directory) as directory:
+            write_volume(directory, VolumeFacts(volume=entry.volume, trashed_at=trashed_at))
+
+    def _facts(self, root: int) -> PoolFacts:
+        try:
+            return read_pool(root)
+        except UnreadableError as error:
+            raise CommandFailed(f"the facts of pool {self.pool} cannot be read: {error}; restore the file") from error
+
+    def _change_facts(self, root: int, **changes: str | int) -> None:
+        with self._facts_lock:
+            write_pool(root, msgspec.structs.replace(self._facts(root), **changes))
+
+    def _serve_cloud(self, root: int, cloud: str | None) -> None:
+        with self._facts_lock:
+            facts = self._facts(root)
+            rules.check_cloud(self.pool, facts.cloud, cloud)
+            if cloud is not None and facts.cloud is None:
+                write_pool(root, msgspec.structs.replace(facts, cloud=cloud))
+
+    @contextlib.contextmanager
+    def _root(self) -> Iterator[int]:
+        """The pool's directory, open; what the system calls in the body say is translated."""
+        try:
+            with self._tree.root() as root:
+                yield root
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if error.filename != self.path:
+                raise CommandFailed(f"pool {self.pool}: {error.filename}: {error.strerror}") from error
+            raise NotFound(f"there is no pool {self.pool}: {self.path} is no directory", pool=self.pool) from error
+        except OSError as error:
+            if error.errno in _FULL:
+                raise OutOfSpace(f"pool {self.pool} is full ({error.strerror})", pool=self.pool) from error
+            raise CommandFailed(f"pool {self.pool}: {error.strerror} ({error.filename or self.path})") from error
+
+    @contextlib.contextmanager
+    def _owned(self) -> Iterator[int]:
+        """Like `_root`, when the pool is the agent's."""
+        if self._agent is None:
+            raise Rejected(f"pool {self.pool} is not open")
+        with self._root() as root:
+            rules.check_owner(self.pool, self._facts(root).owner or "nobody", self._agent)
+            yield root

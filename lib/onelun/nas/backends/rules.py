@@ -1,0 +1,92 @@
+"""What every backend refuses, whatever its storage is."""
+
+from __future__ import annotations
+
+from onelun.errors import Conflict, NotFound, Rejected
+from onelun.model import Owner, State, Volume
+from onelun.naming import checked_name, checked_uuid
+
+# A LUN is read and written in blocks of 512 bytes; the rest of a volume that is none would be out of reach.
+BLOCK_BYTES = 512
+
+
+def check_new(name: str, uuid: str, size_bytes: int) -> None:
+    """Raises Rejected for a volume that cannot be."""
+    checked_name(name, "volume name")
+    if checked_uuid(uuid) != uuid:
+        raise Rejected(f"{uuid} is not the canonical form of a UUID")
+    check_size(size_bytes)
+
+
+def check_size(size_bytes: int) -> None:
+    """Raises Rejected for a size that is no positive multiple of a block."""
+    if not isinstance(size_bytes, int) or size_bytes <= 0 or size_bytes % BLOCK_BYTES:
+        raise Rejected(f"a volume cannot have {size_bytes} bytes: use a positive multiple of {BLOCK_BYTES}")
+
+
+def check_same(present: Volume, name: str, size_bytes: int, owner: Owner, origin: str | None) -> None:
+    """Raises Conflict when the volume that has the UUID already is not the one that is asked for."""
+    if (present.name, present.size_bytes, present.owner, present.origin) != (name, size_bytes, owner, origin):
+        raise Conflict(f"UUID {present.uuid} is {present.name} in pool {present.pool} already, with other facts")
+    if present.state not in (State.BUILDING, State.READY):
+        raise Conflict(f"{present.name} with UUID {present.uuid} is being removed from pool {present.pool}")
+
+
+def check_cloud(pool: str, serves: str | None, cloud: str | None) -> None:
+    """Raises Conflict when the pool serves another cloud: ids of two clouds would meet in one name."""
+    if serves is not None and cloud is not None and serves != cloud:
+        raise Conflict(f"pool {pool} serves the cloud {serves}; give the cloud {cloud} a pool of its own")
+
+
+def check_owner(pool: str, owner: str | None, agent: str) -> None:
+    """Raises Conflict when another agent owns the pool."""
+    if owner is not None and owner != agent:
+        raise Conflict(
+            f"pool {pool} belongs to the agent {owner}; when that one will never serve it again,"
+            f" take it with: onelun nas take-pool {pool}",
+            owner=owner,
+        )
+
+
+def check_grown(volume: Volume, size_bytes: int) -> None:
+    """Raises Rejected for a size below the volume's."""
+    check_size(size_bytes)
+    if size_bytes < volume.size_bytes:
+        raise Rejected(f"{volume.name} has {volume.size_bytes} bytes; it cannot be shrunk to {size_bytes}")
+
+
+def check_origin(origin: Volume, present: Volume | None, size_bytes: int) -> None:
+    """Raises NotFound when the origin is not there (any more), Conflict when it is not ready, Rejected for a smaller size."""
+    if present is None or present.state is State.TRASH:
+        raise NotFound(f"there is no volume {origin.name} with UUID {origin.uuid} in pool {origin.pool} to clone")
+    if present.state is not State.READY:
+        raise Conflict(f"{origin.name} in pool {origin.pool} is {present.state}: only a ready volume is cloned")
+    if size_bytes < present.size_bytes:
+        raise Rejected(f"a clone of {origin.name} needs its {present.size_bytes} bytes, {size_bytes} are too few")
+
+
+def check_free(pool: str, name: str, holder: Volume | None, replace: str | None) -> None:
+    """Raises Conflict when the name is another volume's than the one that may be replaced."""
+    if holder is not None and holder.uuid != replace:
+        raise Conflict(f"{name} in pool {pool} is another volume, with UUID {holder.uuid}", uuid=holder.uuid)
+
+
+def recorded(present: Volume, volume: Volume) -> Volume:
+    """`volume` with what recording does not change taken from `present`; the state only says that it is to go."""
+    return Volume(
+        pool=present.pool,
+        name=present.name,
+        uuid=present.uuid,
+        size_bytes=present.size_bytes,
+        state=volume.state if present.state in _VISIBLE and volume.state in _VISIBLE else present.state,
+        owner=volume.owner,
+        origin=present.origin,
+        filled_from=volume.filled_from,
+        made_at=present.made_at,
+        connected=volume.connected,
+        last_epoch=volume.last_epoch,
+        attachments=volume.attachments,
+    )
+
+
+_VISIBLE = (State.READY, State.DELETING)
