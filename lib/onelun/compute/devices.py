@@ -1,0 +1,114 @@
+"""Block devices of this host: who has one open, and its last writes made durable."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import stat
+import sys
+
+from onelun import command
+from onelun.errors import Busy, CommandFailed
+
+# A probe by udev or blkid has the device open for some milliseconds after it appears.
+_PROBED_S = (0.05, 0.1, 0.2, 0.4)
+# In a process of its own, because both calls wait in the kernel, uninterruptibly, when the path to the NAS is dead.
+_FLUSH = """
+import os, sys
+try:
+    descriptor = os.open(sys.argv[1], os.O_RDONLY | os.O_EXCL)
+    os.fsync(descriptor)
+except OSError as error:
+    sys.exit(error.errno)
+"""
+# To look at an open file of these may ask a server that does not answer.
+_REMOTE = ("nfs", "cifs", "smb", "ceph", "fuse", "9p", "gluster", "afs")
+
+
+async def flush(device: str, *, timeout_s: float) -> None:
+    """Write out what the kernel still holds for `device`, and have the NAS make it durable.
+
+    Raises Busy when the device is mounted, swapped on, or held by another device (open(2), O_EXCL); CommandFailed when the
+    writes fail or take longer.
+    """
+    argv = (sys.executable, "-I", "-S", "-c", _FLUSH, device)
+    status = (await command.run(*argv, timeout_s=timeout_s, check=False)).status
+    if status == errno.EBUSY:
+        raise Busy(f"{device} is in use: {'; '.join(_claims(device)) or 'something holds it'}", device=device)
+    if status != 0:
+        reason = os.strerror(status) if status > 0 else f"signal {-status}"
+        raise CommandFailed(f"cannot flush {device}: {reason}", device=device, status=status)
+
+
+async def refuse_if_open(device: str) -> None:
+    """Raise Busy, naming who it is, while anybody on this host has `device` open."""
+    for wait_s in (*_PROBED_S, None):
+        holders = await asyncio.to_thread(openers, device)
+        if not holders:
+            return
+        if wait_s is None:
+            raise Busy(f"{device} is in use: {'; '.join(holders)}", device=device)
+        await asyncio.sleep(wait_s)
+
+
+def openers(device: str) -> list[str]:
+    """Who has `device` open: other devices, mounts and processes, as words for a person. Other processes need root."""
+    try:
+        number = os.stat(device).st_rdev
+    except OSError:
+        return []
+    return [*_claims(device), *_processes(number)]
+
+
+def _claims(device: str) -> list[str]:
+    number = os.stat(device).st_rdev
+    major_minor = f"{os.major(number)}:{os.minor(number)}"
+    holders: list[str] = []
+    with contextlib.suppress(OSError):
+        holders = sorted(os.listdir(f"/sys/dev/block/{major_minor}/holders"))
+    mounts = [fields[4] for fields in _mounts() if fields[2] == major_minor]
+    return [*(f"device {name} is built on it" for name in holders), *(f"mounted on {place}" for place in mounts)]
+
+
+def _mounts() -> list[list[str]]:
+    """The lines of proc(5) mountinfo: the third field is the device, the fifth the place."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return [line.split() for line in file]
+
+
+def _processes(number: int) -> list[str]:
+    remote = tuple(
+        fields[4].rstrip("/") + "/" for fields in _mounts() if fields[fields.index("-") + 1].startswith(_REMOTE)
+    )
+    pids = filter(str.isdecimal, os.listdir("/proc"))
+    return [f"process {pid} ({_name(pid)})" for pid in pids if _has_open(pid, number, remote)]
+
+
+def _has_open(pid: str, number: int, remote: tuple[str, ...]) -> bool:
+    try:
+        descriptors = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    for descriptor in descriptors:
+        path = f"/proc/{pid}/fd/{descriptor}"
+        try:
+            text = os.readlink(path)
+            # A device in another mount namespace (libvirt gives QEMU a /dev of its own) shows under any path.
+            if not text.startswith("/") or text.startswith(remote):
+                continue
+            status = os.stat(path)
+        except OSError:
+            continue
+        if stat.S_ISBLK(status.st_mode) and status.st_rdev == number:
+            return True
+    return False
+
+
+def _name(pid: str) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return "gone"

@@ -1,0 +1,178 @@
+"""Places where connectors find targets: a private tgtd on loopback, or the in-memory connector's table."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid as uuids
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from onelun.compute.connectors.base import Connector, Export
+from onelun.compute.connectors.memory import MemoryConnector
+from onelun.compute.connectors.userspace import UserspaceConnector
+from onelun.model import Portal, Target
+
+SECRET = "secret-of-16-chr"
+MIB = 1 << 20
+
+
+def initiator(host: str) -> str:
+    return f"iqn.2026-11.io.onelun.host:{host}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Lab:
+    """Volumes that are offered as targets, and hosts that may connect them."""
+
+    def __init__(self, directory: str, portal: Portal) -> None:
+        self.directory = directory
+        self.portal = portal
+        self.closed = Portal("127.0.0.1", free_port())
+        self.targets: dict[str, Target] = {}
+
+    def connector(self, host: str) -> Connector:
+        raise NotImplementedError
+
+    def offer(self, volume: str, host: str, *, epoch: int = 1, size: int = 16 * MIB, readonly: bool = False) -> Export:
+        """Make the volume unless it is there, and offer it to the host."""
+        path = f"{self.directory}/{volume}"
+        if not os.path.exists(path):
+            with open(path, "wb") as file:
+                file.truncate(size)
+        target = Target(
+            iqn=f"iqn.2026-11.io.onelun.nas1:tank.{volume}.e{epoch}",
+            device=path,
+            uuid=str(uuids.uuid5(uuids.NAMESPACE_URL, path)),
+            size_bytes=os.path.getsize(path),
+            initiator=initiator(host),
+            user=f"{volume}-e{epoch}",
+            secret=SECRET,
+            readonly=readonly,
+        )
+        self.put(target)
+        return Export(
+            iqn=target.iqn,
+            portal=self.portal,
+            initiator=target.initiator,
+            user=target.user,
+            secret=target.secret,
+            uuid=target.uuid,
+            size_bytes=target.size_bytes,
+            readonly=readonly,
+        )
+
+    def exchange(self, export: Export, **change: object) -> None:
+        """Put another volume behind the same IQN: another `uuid`, or another `device`."""
+        self.put(msgspec.structs.replace(self.targets[export.iqn], **change))
+
+    def backing(self, export: Export) -> str:
+        return self.targets[export.iqn].device
+
+    def put(self, target: Target) -> None:
+        self.targets[target.iqn] = target
+
+    def withdraw(self, export: Export) -> None:
+        del self.targets[export.iqn]
+
+
+class MemoryLab(Lab):
+    def connector(self, host: str) -> Connector:
+        return MemoryConnector(f"{self.directory}/{host}", self.targets, closed={self.closed})
+
+
+class TgtLab(Lab):
+    """A tgtd of our own: its control socket is in our directory, its portal on a free port of loopback."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory, Portal("127.0.0.1", free_port()))
+        self._env = {**os.environ, "TGT_IPC_SOCKET": f"{directory}/ctl"}
+        with open(f"{directory}/tgtd.log", "wb") as log:
+            argv = ["tgtd", "-f", "-t", "1", "--iscsi", f"portal={self.portal}"]
+            self._tgtd = subprocess.Popen(argv, stdout=log, stderr=log, env=self._env)
+        self._tids: dict[str, int] = {}
+        self._next = 1
+        self._wait()
+
+    def connector(self, host: str) -> Connector:
+        return UserspaceConnector(f"{self.directory}/{host}", node=host)
+
+    def put(self, target: Target) -> None:
+        if target.iqn in self._tids:
+            self._delete(target.iqn)
+        tid = str(self._next)
+        self._next += 1
+        self._admin("--mode", "target", "--op", "new", "--tid", tid, "-T", target.iqn)
+        self._tids[target.iqn] = int(tid)
+        lun = ("--mode", "logicalunit", "--tid", tid, "--lun", "1")
+        self._admin(*lun, "--op", "new", "-b", target.device, "--bstype", "rdwr")
+        readonly = ",readonly=1" if target.readonly else ""
+        self._admin(*lun, "--op", "update", "--params", f"thin_provisioning=1,scsi_sn={target.uuid}{readonly}")
+        account = ("--mode", "account", "--user", target.user)
+        if target.iqn not in self.targets:
+            self._admin(*account, "--op", "new", "--password", target.secret)
+        self._admin(*account, "--op", "bind", "--tid", tid)
+        self._admin("--mode", "target", "--op", "bind", "--tid", tid, "--initiator-name", target.initiator)
+        super().put(target)
+
+    def withdraw(self, export: Export) -> None:
+        self._delete(export.iqn)
+
+    def sessions(self) -> str:
+        """What tgtd shows of the logins."""
+        shown = self._admin("--mode", "target", "--op", "show")
+        return "\n".join(line for line in shown.splitlines() if "Initiator:" in line)
+
+    def stop(self) -> None:
+        """tgtd ignores SIGTERM."""
+        self._tgtd.send_signal(signal.SIGKILL)
+        self._tgtd.wait(10)
+
+    def _delete(self, iqn: str) -> None:
+        self._admin("--mode", "target", "--op", "delete", "--force", "--tid", str(self._tids.pop(iqn)))
+
+    def _admin(self, *args: str) -> str:
+        argv = ["tgtadm", "--lld", "iscsi", *args]
+        done = subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=10, check=False)
+        assert done.returncode == 0, f"{argv}: {done.stderr}"
+        return done.stdout
+
+    def _wait(self) -> None:
+        until = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection((self.portal.address, self.portal.port), 1).close()
+            except OSError:
+                assert time.monotonic() < until, "tgtd does not listen"
+                time.sleep(0.02)
+            else:
+                return
+
+
+@contextmanager
+def lab(kind: str) -> Iterator[Lab]:
+    """A lab of that kind in a directory of its own. Paths of unix sockets must be short."""
+    directory = tempfile.mkdtemp(prefix="onelun-")
+    try:
+        if kind == "memory":
+            yield MemoryLab(directory, Portal("127.0.0.1", 3260))
+        else:
+            place = TgtLab(directory)
+            try:
+                yield place
+            finally:
+                place.stop()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
