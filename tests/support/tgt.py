@@ -23,6 +23,7 @@ from onelun.nas.exporters.tgt_listing import parse_tids
 
 _START_S = 10.0
 _END_S = 5.0
+_LEAVE_S = 1.0
 
 
 class PrivateTgtd:
@@ -92,6 +93,7 @@ class PrivateTgtd:
             leaving = threading.Thread(target=lambda: asyncio.run(self._leave()))
             leaving.start()
             leaving.join()
+            self._wait(_LEAVE_S)
         self.kill()
 
     def kill(self) -> None:
@@ -100,14 +102,17 @@ class PrivateTgtd:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            until = time.monotonic() + _END_S
-            while self.pid is not None and time.monotonic() < until:
-                time.sleep(0.005)
+            self._wait(_END_S)
         with contextlib.suppress(ChildProcessError):
             if pid is not None:
                 os.waitpid(pid, os.WNOHANG)
         for left in (self.pidfile, Path(self.control_socket), Path(self.control_socket + ".lock")):
             left.unlink(missing_ok=True)
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self.pid is not None and time.monotonic() < until:
+            time.sleep(0.005)
 
     async def _leave(self) -> None:
         control = ControlSocket(self.control_socket, timeout_s=2.0)
@@ -120,8 +125,6 @@ class PrivateTgtd:
             with contextlib.suppress(OnelunError):
                 await control.request(Mode.TARGET, Op.DELETE, tid=tid)
         await control.request(Mode.SYSTEM, Op.DELETE)
-        while self.pid is not None:
-            await asyncio.sleep(0.01)
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:

@@ -243,14 +243,7 @@ class FilePool:
 
     def _admit(self, root: int, name: str, size_bytes: int) -> None:
         told = os.fstatvfs(root)
-        total = told.f_blocks * told.f_frsize
-        if size_bytes > total:
-            raise OutOfSpace(
-                f"{name} cannot have {size_bytes} bytes: pool {self.pool} has {total} in all",
-                pool=self.pool,
-                needed_bytes=size_bytes,
-                total_bytes=total,
-            )
+        rules.check_room(self.pool, name, size_bytes, told.f_blocks * told.f_frsize)
 
     def _has_size(self, root: int, entry: Entry) -> bool:
         """Whether building it was finished: its data comes last."""

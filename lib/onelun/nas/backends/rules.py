@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onelun.errors import Conflict, NotFound, Rejected
+from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
 from onelun.model import Owner, State, Volume
 from onelun.naming import checked_name, checked_uuid
 
@@ -22,6 +22,17 @@ def check_size(size_bytes: int) -> None:
     """Raises Rejected for a size that is no positive multiple of a block."""
     if not isinstance(size_bytes, int) or size_bytes <= 0 or size_bytes % BLOCK_BYTES:
         raise Rejected(f"a volume cannot have {size_bytes} bytes: use a positive multiple of {BLOCK_BYTES}")
+
+
+def check_room(pool: str, name: str, size_bytes: int, total_bytes: int) -> None:
+    """Raises OutOfSpace for a volume that is larger than the whole pool: its promise could not be kept even alone."""
+    if size_bytes > total_bytes:
+        raise OutOfSpace(
+            f"{name} cannot have {size_bytes} bytes: pool {pool} has {total_bytes} in all",
+            pool=pool,
+            needed_bytes=size_bytes,
+            total_bytes=total_bytes,
+        )
 
 
 def check_same(present: Volume, name: str, size_bytes: int, owner: Owner, origin: str | None) -> None:

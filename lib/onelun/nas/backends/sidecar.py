@@ -16,7 +16,7 @@ NEW_SUFFIX = ".new"
 _MOST_BYTES = 1 << 20
 
 
-class VolumeFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+class VolumeFacts(msgspec.Struct, frozen=True):
     """`volume.json`. `trashed_at` counts only in the trash: it is written before the volume goes there."""
 
     volume: Volume
@@ -24,7 +24,7 @@ class VolumeFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     format: int = 1
 
 
-class PoolFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+class PoolFacts(msgspec.Struct, frozen=True):
     """`.pool.json`: the agent that owns the pool, the cloud that it serves, the catalogue's serial number."""
 
     owner: str | None = None

@@ -12,15 +12,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
-import stat
 
 from onelun.deadline import Deadline
-from onelun.errors import Busy, CommandFailed, Conflict, NotFound, Rejected, Stalled
+from onelun.errors import Busy, CommandFailed, Conflict, Stalled
 from onelun.model import Portal, Target
 from onelun.naming import IQN_PREFIX, is_target_of
 from onelun.nas.exporters import rules
 from onelun.nas.exporters.base import Exported, Exporter
+from onelun.nas.exporters.device import check_device
 from onelun.nas.exporters.tgt_ipc import Code, ControlSocket, Mode, Op, Refused
 from onelun.nas.exporters.tgt_listing import (
     Listed,
@@ -58,7 +57,7 @@ class TgtExporter(Exporter):
     async def export(self, target: Target) -> None:
         """See the base."""
         rules.check_target(self._nas, target)
-        await asyncio.to_thread(_check_device, target)
+        await asyncio.to_thread(check_device, target)
         found = (await self._targets()).get(target.iqn)
         if found is not None:
             _check_same(found, target)
@@ -194,24 +193,6 @@ _PASSING = (
     Code.TARGET_ACTIVE,
     Code.LUN_ACTIVE,
 )
-
-
-def _check_device(target: Target) -> None:
-    try:
-        descriptor = os.open(target.device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise NotFound(f"there is no {target.device} to export") from None
-    except OSError as error:
-        raise CommandFailed(f"cannot open {target.device}: {error.strerror}", command="open") from error
-    try:
-        mode = os.fstat(descriptor).st_mode
-        size = os.lseek(descriptor, 0, os.SEEK_END) if stat.S_ISREG(mode) or stat.S_ISBLK(mode) else -1
-    finally:
-        os.close(descriptor)
-    if size < 0:
-        raise Rejected(f"{target.device} is neither a file nor a block device")
-    if size != target.size_bytes:
-        raise Conflict(f"{target.device} has {size} bytes, not the volume's {target.size_bytes}")
 
 
 def _check_same(found: Listed, target: Target) -> None:

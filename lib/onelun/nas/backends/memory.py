@@ -1,0 +1,229 @@
+"""A backend in memory, for tests and trials: real volumes with real bytes, gone with the object.
+
+One object is one pool. Content is kept in blocks, and a block that was never written takes nothing and reads as zeros.
+Blocks are values, so a clone shares them until one side writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import msgspec
+
+from onelun.errors import NotFound, OutOfSpace, Rejected
+from onelun.model import Capacity, Owner, State, Volume
+from onelun.nas.backends import rules
+from onelun.nas.backends.base import Backend, Progress
+
+_BLOCK = 4096
+_VISIBLE = (State.READY, State.DELETING)
+
+
+@dataclass
+class _Kept:
+    volume: Volume
+    blocks: dict[int, bytes] = field(default_factory=dict)
+    trashed_at: float = 0.0
+
+
+class MemoryBackend(Backend):
+    """A pool of `total_bytes`."""
+
+    def __init__(self, pool: str, total_bytes: int = 1 << 40) -> None:
+        self.pool = pool
+        self._total = total_bytes
+        self._owner: str | None = None
+        self._cloud: str | None = None
+        self._serial = 0
+        self._agent: str | None = None
+        self._kept: dict[str, _Kept] = {}
+
+    async def open(self, agent: str, cloud: str | None) -> None:
+        """See the base."""
+        rules.check_owner(self.pool, self._owner, agent)
+        rules.check_cloud(self.pool, self._cloud, cloud)
+        self._owner = self._agent = agent
+
+    async def take(self, agent: str) -> None:
+        """See the base."""
+        self._owner = agent
+
+    async def serial(self) -> int:
+        """See the base."""
+        return self._serial
+
+    async def set_serial(self, serial: int) -> None:
+        """See the base."""
+        self._check_owned()
+        self._serial = serial
+
+    async def capacity(self) -> Capacity:
+        """See the base."""
+        used = sum(len(kept.blocks) * _BLOCK for kept in self._kept.values())
+        return Capacity(total_bytes=self._total, used_bytes=used, free_bytes=max(0, self._total - used))
+
+    async def volumes(self) -> list[Volume]:
+        """See the base."""
+        return [kept.volume for kept in self._kept.values()]
+
+    async def find(self, name: str) -> Volume | None:
+        """See the base."""
+        return next((kept.volume for kept in self._kept.values() if _shows(kept.volume, name)), None)
+
+    async def find_uuid(self, uuid: str) -> Volume | None:
+        """See the base."""
+        return self._kept[uuid].volume if uuid in self._kept else None
+
+    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+        """See the base."""
+        rules.check_new(name, uuid, size_bytes)
+        self._check_owned()
+        if uuid in self._kept:
+            rules.check_same(self._kept[uuid].volume, name, size_bytes, owner, None)
+            return self._kept[uuid].volume
+        return self._build(name, uuid, size_bytes, owner, None)
+
+    async def clone(
+        self, origin: Volume, name: str, uuid: str, size_bytes: int, owner: Owner, progress: Progress
+    ) -> Volume:
+        """See the base."""
+        rules.check_new(name, uuid, size_bytes)
+        self._check_owned()
+        present = self._kept.get(uuid)
+        if present is not None and present.volume.state is not State.BUILDING:
+            rules.check_same(present.volume, name, size_bytes, owner, origin.uuid)
+            return present.volume
+        source = self._kept.get(origin.uuid)
+        rules.check_origin(origin, source.volume if source else None, size_bytes)
+        assert source is not None
+        volume = self._build(name, uuid, size_bytes, owner, origin.uuid)
+        # Where a copy would take time a caller may be cancelled; so it may be here.
+        await asyncio.sleep(0)
+        self._kept[uuid].blocks = dict(source.blocks)
+        progress(source.volume.size_bytes, source.volume.size_bytes)
+        return volume
+
+    async def publish(self, uuid: str, *, replace: str | None = None) -> Volume:
+        """See the base."""
+        self._check_owned()
+        kept = self._kept.get(uuid)
+        if kept is None or kept.volume.state is State.TRASH:
+            raise NotFound(f"pool {self.pool} has no volume {uuid} to publish")
+        if kept.volume.state is State.BUILDING:
+            holder = await self.find(kept.volume.name)
+            rules.check_free(self.pool, kept.volume.name, holder, replace)
+            if holder is not None:
+                self._to_trash(self._kept[holder.uuid])
+            kept.volume = msgspec.structs.replace(kept.volume, state=State.READY)
+        return kept.volume
+
+    async def record(self, volume: Volume) -> Volume:
+        """See the base."""
+        self._check_owned()
+        kept = self._present(volume)
+        kept.volume = rules.recorded(kept.volume, volume)
+        return kept.volume
+
+    async def grow(self, volume: Volume, size_bytes: int) -> Volume:
+        """See the base."""
+        self._check_owned()
+        kept = self._present(volume)
+        rules.check_grown(kept.volume, size_bytes)
+        self._check_room(kept.volume.name, size_bytes)
+        kept.volume = msgspec.structs.replace(kept.volume, size_bytes=size_bytes)
+        return kept.volume
+
+    async def trash(self, volume: Volume) -> None:
+        """See the base."""
+        self._check_owned()
+        kept = self._kept.get(volume.uuid)
+        if kept is not None and kept.volume.state in _VISIBLE:
+            self._to_trash(kept)
+
+    async def destroy(self, volume: Volume) -> None:
+        """See the base; nothing knows who reads it, so Busy is never raised."""
+        self._check_owned()
+        self._kept.pop(volume.uuid, None)
+
+    async def purge(self, older_than: float) -> int:
+        """See the base."""
+        self._check_owned()
+        trash = [kept for kept in self._kept.values() if kept.volume.state is State.TRASH]
+        overdue = [kept.volume.uuid for kept in trash if kept.trashed_at < older_than]
+        for uuid in overdue:
+            del self._kept[uuid]
+        return len(overdue)
+
+    def device(self, volume: Volume) -> str:
+        """A path that nothing can open: the content is reached by `read` and `write`."""
+        return f"/memory/{self.pool}/{volume.uuid}"
+
+    async def usage(self, volume: Volume) -> int:
+        """See the base."""
+        return len(self._present(volume).blocks) * _BLOCK
+
+    def read(self, volume: Volume, offset: int, length: int) -> bytes:
+        """The content, as an initiator would read it."""
+        kept = self._present(volume)
+        length = max(0, min(length, kept.volume.size_bytes - offset))
+        first = offset // _BLOCK
+        count = (offset + length - 1) // _BLOCK - first + 1 if length else 0
+        blocks = b"".join(kept.blocks.get(first + number, bytes(_BLOCK)) for number in range(count))
+        return blocks[offset - first * _BLOCK :][:length]
+
+    def write(self, volume: Volume, offset: int, content: bytes) -> None:
+        """Write as an initiator would. Raises Rejected beyond the end, OutOfSpace when the pool is full."""
+        kept = self._present(volume)
+        if offset < 0 or offset + len(content) > kept.volume.size_bytes:
+            raise Rejected(f"{kept.volume.name} ends at {kept.volume.size_bytes}")
+        others = sum(len(other.blocks) for other in self._kept.values() if other is not kept)
+        blocks = dict(kept.blocks)
+        while content:
+            number, start = divmod(offset, _BLOCK)
+            piece, content = content[: _BLOCK - start], content[_BLOCK - start :]
+            block = blocks.get(number, bytes(_BLOCK))
+            blocks[number] = block[:start] + piece + block[start + len(piece) :]
+            offset += len(piece)
+        if (others + len(blocks)) * _BLOCK > self._total:
+            raise OutOfSpace(f"pool {self.pool} is full", pool=self.pool)
+        kept.blocks = blocks
+
+    def _build(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None) -> Volume:
+        self._check_room(name, size_bytes)
+        rules.check_cloud(self.pool, self._cloud, owner.cloud)
+        self._cloud = self._cloud or owner.cloud
+        volume = Volume(
+            pool=self.pool,
+            name=name,
+            uuid=uuid,
+            size_bytes=size_bytes,
+            state=State.BUILDING,
+            owner=owner,
+            origin=origin,
+            made_at=time.time(),
+        )
+        self._kept[uuid] = _Kept(volume)
+        return volume
+
+    def _to_trash(self, kept: _Kept) -> None:
+        kept.volume = msgspec.structs.replace(kept.volume, state=State.TRASH)
+        kept.trashed_at = time.time()
+
+    def _present(self, volume: Volume) -> _Kept:
+        if volume.uuid not in self._kept:
+            raise NotFound(f"there is no volume {volume.name} with UUID {volume.uuid} in pool {self.pool}")
+        return self._kept[volume.uuid]
+
+    def _check_room(self, name: str, size_bytes: int) -> None:
+        rules.check_room(self.pool, name, size_bytes, self._total)
+
+    def _check_owned(self) -> None:
+        if self._agent is None:
+            raise Rejected(f"pool {self.pool} is not open")
+        rules.check_owner(self.pool, self._owner, self._agent)
+
+
+def _shows(volume: Volume, name: str) -> bool:
+    return volume.name == name and volume.state in _VISIBLE
