@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.requires import requires
 
 from onelun import directory as module
 from onelun.directory import LONGEST_PIECE, Directory, Found
 from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
-from tests.support.requires import requires
 
 OURS = f"{os.geteuid()}:{os.getegid()}"
 DEVICE = "/dev/onelun/nas1/tank/one-1-5-0"
