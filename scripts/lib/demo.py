@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 from rich.console import Console
-
 from scripts.lib.ledger import Ledger, StepFailed
 from scripts.lib.life import Life
 from scripts.lib.oned import Oned

@@ -8,7 +8,7 @@ import secrets
 import subprocess
 
 from tests.support.sandbox.place import Place, SandboxError
-from tests.support.sandbox.processes import recorded
+from tests.support.sandbox.processes import enter, recorded
 
 # Inside the smallest image, and past what a boot sector's reader looks at.
 OFFSET = 1 << 20
@@ -23,7 +23,7 @@ class Guest:
         holder = recorded(place, f"{NODES[host]}.holder")
         if holder is None:
             raise SandboxError(f"{NODES[host]} is gone")
-        self._enter = ("nsenter", "-t", str(holder.pid), "-n", "-m", "--")
+        self._enter = enter(holder.pid)
         self._mount_point = place.path("hosts", NODES[host], "mnt")
 
     def make_filesystem(self, disk: str) -> None:

@@ -8,7 +8,7 @@ import sys
 import pika
 import pika.exceptions
 from tests.support.sandbox.place import CHECKOUT, Place, SandboxError
-from tests.support.sandbox.processes import Process, look, run
+from tests.support.sandbox.processes import keep_pid, run
 
 
 def start_broker(place: Place) -> dict[str, str]:
@@ -34,9 +34,7 @@ def start_broker(place: Place) -> dict[str, str]:
     node = [sys.executable, "-m", "tests.support.broker", "start", home, "--also-listen", place.address()]
     admin = run(*apart, *node, "--uid", uid, "--gid", uid, timeout_s=75).strip()
     with open(f"{home}/broker.json") as file:
-        server: Process = look(json.load(file)["pids"][0])
-    with open(place.path("pids", "broker"), "w") as file:
-        file.write(f"{server.pid} {server.started}\n")
+        keep_pid(place, "broker", json.load(file)["pids"][0])
     return _make_users(place, admin)
 
 
@@ -54,7 +52,7 @@ def has_queue(url: str, node: str) -> bool:
         # A passive declare needs no permission; an exclusive queue of somebody else answers 405, an absent one 404.
         connection.channel().queue_declare(node, passive=True)
     except pika.exceptions.ChannelClosedByBroker as error:
-        return error.reply_code == 405
+        return bool(error.reply_code == 405)
     finally:
         connection.close()
     return True

@@ -84,9 +84,9 @@ class Place:
         return self.path("hosts", NAS, "pool")
 
     @property
-    def tgt_control(self) -> str:
-        """tgtd's control socket (TGT_IPC_SOCKET)."""
-        return self.path("hosts", NAS, "tgt", "control")
+    def tgt_directory(self) -> str:
+        """Where tgtd's control socket and log are."""
+        return self.path("hosts", NAS, "tgt")
 
     @property
     def frontend_socket(self) -> str:
@@ -99,4 +99,5 @@ class Place:
 
     def log(self, name: str) -> str:
         """Where a process's output goes."""
-        return self.path("log", f"{name}.log")
+        elsewhere = {"broker": self.path("broker", "server.out"), "tgtd": self.path("hosts", NAS, "tgt", "tgtd.log")}
+        return elsewhere.get(name) or self.path("log", f"{name}.log")

@@ -122,7 +122,7 @@ def start(
     if uid is not None:
         command = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "--", *command]
     if inside is not None:
-        command = ["nsenter", "-t", str(inside), "-n", "-m", "--", *command]
+        command = [*enter(inside), *command]
     with open(place.log(name), "ab") as log:
         # It outlives us on purpose: `down` finds it by its mark.
         child = subprocess.Popen(
@@ -134,7 +134,17 @@ def start(
             start_new_session=True,
             env={"PATH": PATH, "LC_ALL": "C.UTF-8", MARK: place.mark, **(env or {})},
         )
-    process = look(child.pid)
+    return keep_pid(place, name, child.pid)
+
+
+def enter(inside: int) -> tuple[str, ...]:
+    """What to put before a command that is to run on the host whose namespaces process `inside` has."""
+    return ("nsenter", "-t", str(inside), "-n", "-m", "--")
+
+
+def keep_pid(place: Place, name: str, pid: int) -> Process:
+    """Note in the sandbox's directory that `pid` is its `name`."""
+    process = look(pid)
     with open(place.path("pids", name), "w") as file:
         file.write(f"{process.pid} {process.started}\n")
     return process

@@ -90,5 +90,5 @@ def _is_ours(place: Place) -> bool:
 
 
 def _has_living_owner(place: Place) -> bool:
-    owner = read(place).get("owner")
-    return bool(owner) and Process(owner[0], owner[1], "").alive()
+    pid, started = read(place).get("owner") or (0, 0)
+    return Process(pid, started, "").alive()

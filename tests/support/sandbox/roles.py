@@ -8,7 +8,7 @@ import sys
 
 from tests.support.sandbox.place import CHECKOUT, CLOUD, HOSTS, NAS, NODES, POOL, Place
 from tests.support.sandbox.processes import Process, start
-from tests.support.sandbox.targets import PORT
+from tests.support.sandbox.targets import PORT, tgt_control
 
 Settings = dict[str, object]
 
@@ -31,7 +31,7 @@ def _nas(place: Place) -> Settings:
     return {
         "name": NAS,
         "state": place.path("hosts", NAS, "state"),
-        "tgt": {"control": place.tgt_control, "address": place.address(NAS), "port": PORT},
+        "tgt": {"control": tgt_control(place), "address": place.address(NAS), "port": PORT},
         "pools": {POOL: {"backend": "file", "path": place.pool}},
         "default_pool": POOL,
     }

@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from tests.support.sandbox import record
 from tests.support.sandbox.broker import has_queue, start_broker
@@ -70,7 +71,8 @@ def _build(place: Place, say: Say) -> None:
     frontend = start_frontend(place)
     wait_until(lambda: os.path.exists(place.frontend_socket), "the frontend should answer", 15, needs=frontend)
     for host, agent in agents.items():
-        wait_until(lambda host=host: has_queue(users["frontend"], host), f"{host} should serve", 15, needs=agent)
+        present = partial(has_queue, users["frontend"], host)
+        wait_until(present, f"{host} should serve", 15, needs=agent)
     say("agents and frontend answer")
     record.write(place, ready=True)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
+import re
 import shutil
 import signal
 import time
@@ -27,14 +29,17 @@ _KEEPERS = ("sleep", "nbdfuse", "tgtd")
 def down(place: Place) -> None:
     """Remove the sandbox. Repeating it succeeds. SandboxError, saying what is left, when something cannot be removed."""
     with _not_while_starting(place):
+        attached = loops(place)
         _end([process for process in members(place) if process.name in _INITIATORS])
         _end([process for process in members(place) if process.name not in _KEEPERS])
         namespaces = _namespaces(place)
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(_unmount_devices, namespaces))
-            list(pool.map(_detach, loops(place)))
+            list(pool.map(lambda loop: _detach(place, loop), attached))
         _end([process for process in members(place) if process.name == "nbdfuse"], first=signal.SIGTERM)
         _end_all(place)
+        for loop in loops(place):
+            _detach(place, loop)
         _remove_links(place)
         _remove_files(place)
 
@@ -102,18 +107,33 @@ def _unmount_devices(inside: Process) -> None:
 
 
 def loops(place: Place) -> list[str]:
-    """The loop devices whose file is the sandbox's, also one that was deleted."""
+    """The loop devices whose file is the sandbox's, also one whose file went with its host's namespaces."""
+    noted = _noted_loops(place)
     found = []
     for name in os.listdir("/sys/block"):
         with contextlib.suppress(OSError), open(f"/sys/block/{name}/loop/backing_file") as file:
-            if file.read().startswith(f"{place.dir}/"):
+            path = file.read().rstrip("\n")
+            # In a namespace that is gone, the file that was mounted by FUSE is the root of nothing.
+            if path.startswith(f"{place.dir}/") or (path == "/" and name in noted):
                 found.append(f"/dev/{name}")
     return found
 
 
-def _detach(loop: str) -> None:
-    with contextlib.suppress(SandboxError):
-        run("timeout", "-k1", "5", "losetup", "-d", loop)
+def _noted_loops(place: Place) -> set[str]:
+    """The names of loop devices in what the agents keep about their connections."""
+    names: set[str] = set()
+    for path in glob.glob(place.path("hosts", "*", "run", "**"), recursive=True):
+        if os.path.isfile(path) and not os.path.islink(path):
+            with contextlib.suppress(OSError), open(path, errors="replace") as file:
+                names.update(re.findall(r"/dev/(loop\d+)\b", file.read(1 << 16)))
+    return names
+
+
+def _detach(place: Place, loop: str) -> None:
+    # By now it may be free, or somebody else's.
+    if loop in loops(place):
+        with contextlib.suppress(SandboxError):
+            run("timeout", "-k1", "5", "losetup", "-d", loop)
 
 
 def links(place: Place) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tests.support.sandbox.place import HOSTS, NODES, Place, SandboxError
-from tests.support.sandbox.processes import Process, look, run, start, wait_until
+from tests.support.sandbox.processes import Process, enter, look, run, start, wait_until
 
 DEVICES = "/dev/onelun"
 
@@ -27,7 +27,7 @@ def make_host(place: Place, host: str) -> Process:
     wait_until(lambda: _is_apart(holder), f"{host} needs namespaces of its own", 5, needs=holder)
     cable = f"link add {place.veth(host)} type veth peer name eth0 netns {holder.pid}\n"
     run("ip", "-batch", "-", stdin=f"{cable}link set {place.veth(host)} master {place.bridge} up\n")
-    inside = ("nsenter", "-t", str(holder.pid), "-n", "-m", "--")
+    inside = enter(holder.pid)
     run(
         *inside,
         "ip",
