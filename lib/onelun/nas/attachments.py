@@ -94,11 +94,12 @@ class Attachments:
     ) -> bool:
         """End the attachment; return whether the host still owes the clean-up.
 
-        `path` is the placement that ends; while others on the host need the device only the link goes. `force` fences a
-        host that does not answer. Raises Busy (the host has it open), Unreachable and NoReply; the target then stays.
+        `path` is the placement that ends; while others on the host need the device only its link goes. Without a path all of
+        them end. `force` fences a host that does not answer. Raises Busy (the host has it open), Unreachable and NoReply; the target then stays.
         """
         async with self._hosts.turn(row.host):
-            others = [p for p in self._catalogue.placements(uuid=row.uuid, host=row.host) if p.path != path]
+            placed = self._catalogue.placements(uuid=row.uuid, host=row.host)
+            others = [] if path is None else [p for p in placed if p.path != path]
             request = TearDown(target=row.iqn, link=path, keep_link=keep_link, keep_device=bool(others))
             if others:
                 await self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=of, step="unlink")

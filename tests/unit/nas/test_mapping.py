@@ -1,0 +1,305 @@
+"""Mapping volumes to hosts, and taking them back."""
+
+import asyncio
+
+import pytest
+
+from onelun.errors import Busy, Conflict, NoReply, NotFound, OutOfSpace, Rejected, Unreachable
+from onelun.model import Kind, Owner
+from onelun.rpc.message import CreateZvol, ListZvols, MapZvol, RemoveDisk, UnmapZvol
+
+from .conftest import CLOUD, MIB
+
+PATH = "/var/lib/one/datastores/0/3/disk.0"
+IMAGE = Owner(kind=Kind.IMAGE, cloud=CLOUD, image_id=1)
+DISK = Owner(kind=Kind.DISK, cloud=CLOUD, image_id=1, vm_id=3, disk_id=0)
+
+
+async def _image(nas, name="one-1", owner=IMAGE):
+    return await nas.ask(CreateZvol(zvol=name, zpool="tank", size_bytes=MIB, owner=owner))
+
+
+def _map(name="one-1", host="node1", **more):
+    facts = {"cloud": CLOUD, "vm": 3, "disk": 0, "path": PATH, **more}
+    return MapZvol(zvol=name, remotehost=host, zpool="tank", **facts)
+
+
+def _unmap(name="one-1", host="node1", **more):
+    return UnmapZvol(zvol=name, remotehost=host, zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH, **more)
+
+
+async def test_the_seeds_map_makes_a_missing_volume_and_connects_it(nas):
+    reply = await nas.ask(MapZvol(zvol="vm-1", remotehost="node1", size="1"))
+
+    assert reply.bdev == "/dev/loop1"
+    assert reply.size_bytes == 1 << 30
+    assert list(nas.nodes["node1"].connected) == list(await nas.exporter.exports())
+
+
+async def test_mapping_again_gives_the_same_attachment(nas):
+    await _image(nas)
+    first = await nas.ask(_map())
+
+    again = await nas.ask(_map())
+
+    assert again == first
+    assert len(await nas.exporter.exports()) == 1
+
+
+async def test_a_missing_volume_without_a_size_is_not_found(nas):
+    with pytest.raises(NotFound, match="no volume ghost"):
+        await nas.ask(MapZvol(zvol="ghost", remotehost="node1"))
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "much", "nan", "inf", 2**60])
+async def test_a_size_that_is_none_is_rejected_and_nothing_is_made(nas, size):
+    with pytest.raises(Rejected):
+        await nas.ask(MapZvol(zvol="v", remotehost="node1", size=size))
+
+    assert await nas.backend.volumes() == []
+
+
+async def test_a_size_above_what_the_pool_can_promise_is_refused(nas):
+    with pytest.raises(OutOfSpace, match="pool tank has"):
+        await nas.ask(MapZvol(zvol="v", remotehost="node1", size=1 << 19))
+
+    assert await nas.backend.volumes() == []
+
+
+async def test_a_second_host_is_refused_while_the_first_has_the_volume(nas):
+    await _image(nas)
+    await nas.ask(_map())
+
+    with pytest.raises(Conflict, match="mapped to node1"):
+        await nas.ask(_map(host="node2"))
+
+    assert nas.nodes["node2"].connected == {}
+
+
+async def test_readers_on_two_hosts_share_a_volume(nas):
+    await _image(nas)
+
+    await nas.ask(_map(readonly=True))
+    await nas.ask(_map(host="node2", vm=4, readonly=True))
+
+    assert len(await nas.exporter.exports()) == 2
+
+
+async def test_a_host_that_nobody_serves_gets_nothing_and_leaves_nothing(nas):
+    await _image(nas)
+
+    with pytest.raises(Unreachable, match="node9"):
+        await nas.ask(_map(host="node9"))
+
+    assert await nas.exporter.exports() == {}
+    assert nas.catalogue.attachments() == []
+    assert (await nas.volumes())["one-1"].attachments == ()
+
+
+async def test_a_host_that_refuses_leaves_no_target(nas):
+    await _image(nas)
+    nas.nodes["node1"].refuse = Conflict("the device is another volume")
+
+    with pytest.raises(Conflict, match="another volume"):
+        await nas.ask(_map())
+
+    assert await nas.exporter.exports() == {}
+    assert nas.catalogue.attachments() == []
+
+
+async def test_a_host_that_falls_silent_keeps_its_target_and_the_volume_is_nobody_elses(nas):
+    await _image(nas)
+    nas.nodes["node1"].silent = True
+    with pytest.raises(NoReply):
+        await nas.ask(_map())
+
+    with pytest.raises(Conflict, match="does not answer"):
+        await nas.ask(_map(host="node2"))
+
+    assert len(await nas.exporter.exports()) == 1
+    assert [row.state for row in nas.catalogue.attachments()] == ["unknown"]
+
+
+async def test_an_old_placement_on_a_host_keeps_another_volume_from_taking_its_place(nas):
+    await _image(nas)
+    await _image(nas, "one-2", Owner(kind=Kind.IMAGE, cloud=CLOUD, image_id=2))
+    await nas.ask(_map())
+
+    with pytest.raises(Conflict, match="is one-1 on node1 still"):
+        await nas.ask(_map("one-2", "node2"))
+
+
+async def test_another_clouds_volume_is_not_mapped(nas):
+    await _image(nas)
+
+    with pytest.raises(Conflict, match="another cloud"):
+        await nas.ask(_map(cloud="00000000-0000-0000-0000-000000000000"))
+    with pytest.raises(Conflict, match="another cloud"):
+        await nas.ask(MapZvol(zvol="one-1", remotehost="node1"))
+
+
+async def test_unmapping_ends_device_target_and_record(nas):
+    await _image(nas)
+    await nas.ask(_map())
+
+    await nas.ask(_unmap())
+
+    assert nas.nodes["node1"].connected == {}
+    assert nas.nodes["node1"].links == {}
+    assert await nas.exporter.exports() == {}
+    assert (await nas.volumes())["one-1"].attachments == ()
+    assert nas.catalogue.placements() == []
+
+
+async def test_unmapping_what_is_not_mapped_or_absent_succeeds(nas):
+    await _image(nas)
+
+    assert (await nas.ask(_unmap())).debt is False
+    assert (await nas.ask(_unmap("ghost"))).debt is False
+
+
+async def test_a_later_attachment_has_another_epoch(nas):
+    await _image(nas)
+    first = await nas.ask(_map())
+    await nas.ask(_unmap())
+
+    second = await nas.ask(_map(host="node2"))
+
+    assert second.epoch > first.epoch
+
+
+async def test_the_target_goes_only_after_the_host_has_let_go(nas):
+    await _image(nas)
+    await nas.ask(_map())
+    nas.nodes["node1"].refuse = Busy("the device is open")
+
+    with pytest.raises(Busy):
+        await nas.ask(_unmap())
+
+    assert len(await nas.exporter.exports()) == 1
+    assert [row.state for row in nas.catalogue.attachments()] == ["attached"]
+
+
+async def test_an_absent_host_keeps_its_target_unless_forced(nas):
+    await _image(nas)
+    await nas.ask(_map())
+    nas.nodes["node1"].present = False
+
+    with pytest.raises(Unreachable, match="its target stays"):
+        await nas.ask(_unmap())
+    assert len(await nas.exporter.exports()) == 1
+    forced = await nas.ask(_unmap(force=True))
+
+    assert forced.debt is True
+    assert await nas.exporter.exports() == {}
+    assert [debt.host for debt in nas.catalogue.debts()] == ["node1"]
+
+
+async def test_a_fenced_volume_goes_to_another_host_while_the_first_owes(nas):
+    await _image(nas)
+    await nas.ask(_map())
+    nas.nodes["node1"].present = False
+    await nas.ask(_unmap(force=True, keep_link=True))
+
+    await nas.ask(_map(host="node2"))
+
+    assert len(nas.nodes["node2"].connected) == 1
+
+
+async def test_a_link_goes_alone_while_another_vm_on_the_host_needs_the_device(nas):
+    await _image(nas)
+    other = PATH.replace("/3/", "/4/")
+    await nas.ask(_map(readonly=True))
+    await nas.ask(_map(readonly=True, vm=4, path=other))
+
+    await nas.ask(_unmap())
+
+    assert list(nas.nodes["node1"].links) == [other]
+    assert len(nas.nodes["node1"].connected) == 1
+
+
+async def test_keeping_the_link_keeps_the_placement_without_a_host(nas):
+    await _image(nas)
+    await nas.ask(_map())
+
+    await nas.ask(_unmap(keep_link=True))
+
+    assert nas.nodes["node1"].links == {PATH: nas.nodes["node1"].asked[1].target}
+    assert [p.host for p in nas.catalogue.placements()] == [None]
+
+
+async def test_removing_a_vms_own_disk_destroys_it(nas):
+    await _image(nas, "one-1-3-0", DISK)
+    await nas.ask(_map("one-1-3-0"))
+
+    reply = await nas.ask(RemoveDisk(zvol="one-1-3-0", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH))
+
+    assert reply.destroyed is True
+    assert await nas.volumes() == {}
+    assert nas.nodes["node1"].connected == {}
+
+
+async def test_removing_a_disk_that_is_an_image_only_detaches_it(nas):
+    await _image(nas)
+    await nas.ask(_map())
+
+    reply = await nas.ask(RemoveDisk(zvol="one-1", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH))
+
+    assert reply.destroyed is False
+    assert list(await nas.volumes()) == ["one-1"]
+    assert nas.nodes["node1"].connected == {}
+
+
+@pytest.mark.parametrize(("vm", "disk", "cloud"), [(4, 0, CLOUD), (3, 1, CLOUD), (3, 0, "other")])
+async def test_a_disk_of_another_vm_is_not_removed(nas, vm, disk, cloud):
+    await _image(nas, "one-1-3-0", DISK)
+
+    with pytest.raises(Conflict, match="it is not removed"):
+        await nas.ask(RemoveDisk(zvol="one-1-3-0", zpool="tank", cloud=cloud, vm=vm, disk=disk, path=PATH))
+
+    assert list(await nas.volumes()) == ["one-1-3-0"]
+
+
+async def test_removing_an_absent_disk_succeeds(nas):
+    reply = await nas.ask(RemoveDisk(zvol="one-9-3-0", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH))
+
+    assert reply.destroyed is False
+
+
+async def test_a_removal_of_a_disk_on_a_dead_host_fences_and_goes_on(nas):
+    await _image(nas, "one-1-3-0", DISK)
+    await nas.ask(_map("one-1-3-0"))
+    nas.nodes["node1"].present = False
+
+    reply = await nas.ask(RemoveDisk(zvol="one-1-3-0", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH, force=True))
+
+    assert (reply.destroyed, reply.debt) == (True, True)
+    assert await nas.exporter.exports() == {}
+
+
+async def test_a_removal_ends_a_map_that_waits_for_its_host(nas):
+    await _image(nas, "one-1-3-0", DISK)
+    nas.nodes["node1"].delay_s = 0.3
+    mapping = asyncio.create_task(nas.ask(_map("one-1-3-0")))
+    await asyncio.sleep(0.05)
+
+    await nas.ask(RemoveDisk(zvol="one-1-3-0", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH))
+
+    with pytest.raises(asyncio.CancelledError):
+        await mapping
+    assert await nas.volumes() == {}
+    assert await nas.exporter.exports() == {}
+    assert nas.catalogue.attachments() == []
+
+
+async def test_the_list_tells_volumes_with_their_mappings(nas):
+    await _image(nas)
+    await _image(nas, "one-2", Owner(kind=Kind.IMAGE, cloud=CLOUD, image_id=2))
+    await nas.ask(_map())
+
+    everything = (await nas.ask(ListZvols())).body
+    one = (await nas.ask(ListZvols(name="one-2"))).body
+
+    assert [(z["zvol"], z["remotehost"]) for z in everything] == [("one-1", "node1"), ("one-2", None)]
+    assert [z["zvol"] for z in one] == ["one-2"]
+    assert (await nas.ask(ListZvols(name="ghost"))).body == []

@@ -1,0 +1,206 @@
+"""What a restarted NAS agent finds, and how it and its hosts agree again."""
+
+import os
+
+import msgspec
+import pytest
+
+from onelun.errors import Conflict, Unreachable
+from onelun.model import Kind, Owner, State
+from onelun.nas.agent import NasAgent
+from onelun.rpc.message import CreateZvol, ImportZvol, MapZvol, RenewImport, UnmapZvol
+
+from .conftest import CLOUD, MIB
+
+PATH = "/var/lib/one/datastores/0/3/disk.0"
+IMAGE = Owner(kind=Kind.IMAGE, cloud=CLOUD, image_id=1)
+
+
+async def _mapped(nas):
+    await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
+    return await nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD, vm=3, disk=0, path=PATH))
+
+
+def _unmap(**more):
+    return UnmapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD, vm=3, disk=0, path=PATH, **more)
+
+
+async def test_what_was_exported_is_exported_again_under_its_epoch(begin, parts):
+    nas = await begin()
+    mapped = await _mapped(nas)
+    for iqn in await parts.exporter.exports():
+        await parts.exporter.unexport(iqn)
+
+    again = await begin()
+
+    assert [iqn.rpartition(".e")[2] for iqn in await again.exporter.exports()] == [str(mapped.epoch)]
+
+
+async def test_a_target_that_stayed_is_left_as_it_is(begin, parts):
+    nas = await begin()
+    await _mapped(nas)
+    before = await parts.exporter.exports()
+
+    again = await begin()
+
+    assert await again.exporter.exports() == before
+
+
+async def test_a_target_that_nobody_knows_is_removed_unless_a_host_is_logged_in(begin, parts):
+    nas = await begin()
+    await _mapped(nas)
+    (row,) = nas.catalogue.attachments()
+    nas.catalogue.drop(row)
+    volume = (await nas.volumes())["one-1"]
+    await parts.backend.record(msgspec.structs.replace(volume, attachments=()))
+    parts.exporter.log_in(row.iqn, row.initiator, row.secret)
+
+    kept = await begin()
+    assert list(await kept.exporter.exports()) == [row.iqn]
+
+    parts.exporter.log_out(row.iqn, row.initiator)
+    again = await begin()
+    assert await again.exporter.exports() == {}
+
+
+async def test_a_building_volume_without_an_import_is_destroyed(begin, parts):
+    await begin()
+    await parts.backend.create("one-8", "7e1f3b8e-3c7e-4d46-9f0a-0b8de4b7a8f1", MIB, IMAGE)
+
+    await begin()
+
+    assert await parts.backend.volumes() == []
+
+
+async def test_an_import_survives_with_a_new_lease(begin, parts):
+    nas = await begin()
+    begun = await nas.ask(
+        ImportZvol(zvol="one-5", zpool="tank", size_bytes=MIB, owner=IMAGE, initiator="iqn.2026-11.io.onelun.host:fe")
+    )
+    await parts.exporter.unexport(begun.iqn)
+
+    again = await begin()
+
+    assert list(await again.exporter.exports()) == [begun.iqn]
+    await again.ask(RenewImport(zpool="tank", uuid=begun.uuid))
+
+
+async def test_a_volume_that_was_being_deleted_is_deleted(begin, parts):
+    nas = await begin()
+    await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
+    volume = (await nas.volumes())["one-1"]
+    await parts.backend.record(msgspec.structs.replace(volume, state=State.DELETING))
+
+    await begin()
+
+    assert await parts.backend.volumes() == []
+
+
+async def test_an_attachment_cut_off_before_the_volume_knew_it_is_forgotten(begin, parts):
+    nas = await begin()
+    await _mapped(nas)
+    volume = (await nas.volumes())["one-1"]
+    await parts.backend.record(msgspec.structs.replace(volume, attachments=()))
+
+    again = await begin()
+
+    assert again.catalogue.attachments() == []
+    assert await again.exporter.exports() == {}
+
+
+async def test_a_lost_catalogue_means_a_cautious_start(begin, parts):
+    nas = await begin()
+    mapped = await _mapped(nas)
+    await parts.backend.create("one-8", "7e1f3b8e-3c7e-4d46-9f0a-0b8de4b7a8f1", MIB, IMAGE)
+    before = await parts.exporter.exports()
+    os.unlink(os.path.join(parts.state, "catalogue.sqlite"))
+
+    again = await begin()
+
+    assert await parts.exporter.exports() == before
+    assert {v.name for v in await parts.backend.volumes()} == {"one-1", "one-8"}
+    assert [(r.host, r.epoch, r.state) for r in again.catalogue.attachments()] == [("node1", mapped.epoch, "unknown")]
+
+
+async def test_epochs_are_never_used_twice_even_without_the_catalogue(begin, parts):
+    nas = await begin()
+    first = await _mapped(nas)
+    await nas.ask(_unmap())
+    os.unlink(os.path.join(parts.state, "catalogue.sqlite"))
+
+    again = await begin()
+    second = await again.ask(
+        MapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD, vm=3, disk=0, path=PATH)
+    )
+
+    assert second.epoch > first.epoch
+
+
+async def test_a_second_agent_of_one_state_directory_is_refused(begin, parts):
+    await begin()
+
+    with pytest.raises(Conflict, match="another agent holds"):
+        NasAgent("nas1", parts.state, {"tank": parts.backend}, parts.exporter, parts.nodes, parts.limits)
+
+
+async def test_a_pool_of_another_agent_is_refused(begin, parts, tmp_path):
+    await begin()
+    other = NasAgent(
+        "nas2", str(tmp_path / "other"), {"tank": parts.backend}, parts.exporter, parts.nodes, parts.limits
+    )
+
+    with pytest.raises(Conflict):
+        await other.start()
+    other.close()
+
+
+async def test_a_host_that_is_back_gets_its_attachments_and_drops_the_rest(begin):
+    nas = await begin()
+    await _mapped(nas)
+    node = nas.nodes["node1"]
+    held = dict(node.connected)
+    node.connected = {"iqn.2026-11.io.onelun.nas1:tank.one-9.e7": None}
+    node.instance = "after a reboot"
+
+    await nas.agent.rounds._probe()
+
+    assert list(node.connected) == list(held)
+
+
+async def test_a_host_that_did_not_change_is_not_told_again(begin):
+    nas = await begin()
+    await _mapped(nas)
+    await nas.agent.rounds._probe()
+    asked = len(nas.nodes["node1"].asked)
+
+    await nas.agent.rounds._probe()
+
+    assert [type(r).__name__ for r in nas.nodes["node1"].asked[asked:]] == ["Hello"]
+
+
+async def test_a_debt_is_paid_when_the_host_is_back(begin):
+    nas = await begin()
+    await _mapped(nas)
+    nas.nodes["node1"].present = False
+    await nas.ask(_unmap(force=True))
+
+    await nas.agent.rounds._probe()
+    assert len(nas.catalogue.debts()) == 1
+    nas.nodes["node1"].present = True
+    await nas.agent.rounds._probe()
+
+    assert nas.catalogue.debts() == []
+    assert nas.nodes["node1"].connected == {}
+
+
+async def test_an_unmap_that_a_silent_host_left_open_is_asked_again_by_the_round(begin):
+    nas = await begin()
+    await _mapped(nas)
+    nas.nodes["node1"].present = False
+    with pytest.raises(Unreachable):
+        await nas.ask(_unmap())
+    nas.nodes["node1"].present = True
+
+    await nas.agent.rounds._probe()
+
+    assert [row.state for row in nas.catalogue.attachments()] == ["attached"]
