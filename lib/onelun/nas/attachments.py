@@ -28,7 +28,7 @@ from onelun.rpc.message import SetZvol, TearDown, ZvolAttached, ZvolDetached
 log = logging.getLogger(__name__)
 
 # How long undoing an attachment may take when its job is cancelled; then the state is unknown.
-_UNDO_S = 8.0
+_UNDO_S = 4.0
 
 
 class Attachments:
@@ -94,8 +94,9 @@ class Attachments:
     ) -> bool:
         """End the attachment; return whether the host still owes the clean-up.
 
-        `path` is the placement that ends; while others on the host need the device only its link goes. Without a path all of
-        them end. `force` fences a host that does not answer. Raises Busy (the host has it open), Unreachable and NoReply; the target then stays.
+        `path` is the placement that ends; while others on the host need the device only its link goes. Without a path all
+        of them end. `force` fences a host that does not answer. Raises Busy (the host has it open), Unreachable and
+        NoReply; the target then stays.
         """
         async with self._hosts.turn(row.host):
             placed = self._catalogue.placements(uuid=row.uuid, host=row.host)

@@ -44,7 +44,8 @@ class Hosts:
 
         At most `per_host` requests are under way to one host. Raises what the host replied, Unreachable, NoReply.
         """
-        budget = deadline.earlier(max(0.0, deadline.left_s() - _SPARE_S))
+        left_s = deadline.left_s()
+        budget = deadline.earlier(max(left_s / 2, left_s - _SPARE_S))
         try:
             async with asyncio.timeout(budget.left_s()):
                 await self._slots[host].acquire()

@@ -10,7 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 
-from onelun.errors import Busy
+from onelun.errors import Busy, Cancelled
 
 
 class _Ticket:
@@ -22,6 +22,7 @@ class _Ticket:
         self.task: asyncio.Task[object] = task
         self.alone = alone
         self.preemptible = preemptible
+        self.preempted = False
         self.turn = asyncio.Event()
         self.left = asyncio.Event()
 
@@ -39,8 +40,8 @@ class Locks:
     ) -> AsyncIterator[None]:
         """Hold the names, `alone` or `shared`, for the body; wait for every earlier job that excludes this one.
 
-        With `preempts`, earlier preemptible work on the `alone` names is cancelled first. Raises Busy when it does not
-        end in time. A shared name that is also held alone is held alone.
+        With `preempts`, earlier preemptible work on the `alone` names is ended first, and raises Cancelled. Raises Busy
+        when it does not end in time. A shared name that is also held alone is held alone.
         """
         wanted: Mapping[str, bool] = {**dict.fromkeys(shared, False), **dict.fromkeys(alone, True)}
         if preempts:
@@ -63,6 +64,11 @@ class Locks:
         try:
             await ticket.turn.wait()
             yield
+        except asyncio.CancelledError:
+            if not ticket.preempted:
+                raise
+            ticket.task.uncancel()
+            raise Cancelled(f"the work on {name} was ended: its removal came") from None
         finally:
             line.remove(ticket)
             ticket.left.set()
@@ -83,7 +89,8 @@ class Locks:
     async def _preempt(self, names: tuple[str, ...]) -> None:
         earlier = [ticket for name in names for ticket in self._lines.get(name, ()) if ticket.preemptible]
         for ticket in earlier:
-            ticket.task.cancel("a removal of the volume came")
+            ticket.preempted = True
+            ticket.task.cancel()
         for ticket in earlier:
             try:
                 await asyncio.wait_for(ticket.left.wait(), self._preempt_s)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from onelun.errors import Busy
+from onelun.errors import Busy, Cancelled
 from onelun.nas.locks import Locks
 
 
@@ -56,8 +56,9 @@ async def test_a_removal_ends_earlier_work_that_may_be_ended():
 
     await _work(locks, log, "delete", "a", preempts=True)
 
-    assert copy.cancelled()
-    assert waiting.cancelled()
+    for ended in (copy, waiting):
+        with pytest.raises(Cancelled, match="removal came"):
+            await ended
     assert log == ["copy in", "delete in", "delete out"]
 
 

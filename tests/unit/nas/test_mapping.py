@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from onelun.errors import Busy, Conflict, NoReply, NotFound, OutOfSpace, Rejected, Unreachable
+from onelun.errors import Busy, Cancelled, Conflict, NoReply, NotFound, OutOfSpace, Rejected, Unreachable
 from onelun.model import Kind, Owner
 from onelun.rpc.message import CreateZvol, ListZvols, MapZvol, RemoveDisk, UnmapZvol
 
@@ -285,7 +285,7 @@ async def test_a_removal_ends_a_map_that_waits_for_its_host(nas):
 
     await nas.ask(RemoveDisk(zvol="one-1-3-0", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH))
 
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(Cancelled, match="removal came"):
         await mapping
     assert await nas.volumes() == {}
     assert await nas.exporter.exports() == {}

@@ -180,12 +180,13 @@ class MemoryBackend(Backend):
             raise Rejected(f"{kept.volume.name} ends at {kept.volume.size_bytes}")
         others = sum(len(other.blocks) for other in self._kept.values() if other is not kept)
         blocks = dict(kept.blocks)
-        while content:
-            number, start = divmod(offset, _BLOCK)
-            piece, content = content[: _BLOCK - start], content[_BLOCK - start :]
+        done = 0
+        while done < len(content):
+            number, start = divmod(offset + done, _BLOCK)
+            piece = content[done : done + _BLOCK - start]
             block = blocks.get(number, bytes(_BLOCK))
             blocks[number] = block[:start] + piece + block[start + len(piece) :]
-            offset += len(piece)
+            done += len(piece)
         if (others + len(blocks)) * _BLOCK > self._total:
             raise OutOfSpace(f"pool {self.pool} is full", pool=self.pool)
         kept.blocks = blocks
