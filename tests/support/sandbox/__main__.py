@@ -10,7 +10,7 @@ import click
 from tests.support.sandbox import record
 from tests.support.sandbox.place import HOSTS, Place, SandboxError
 from tests.support.sandbox.processes import recorded
-from tests.support.sandbox.startup import up
+from tests.support.sandbox.startup import restart, up
 from tests.support.sandbox.teardown import down, left_of
 
 _number = click.option("--id", "number", type=click.IntRange(0, 199), help="Which sandbox, 0 to 199.")
@@ -96,6 +96,15 @@ def status(number: int | None, directory: str | None) -> None:
         click.echo(f"{name:9} {f'running, pid {process.pid}' if process else 'not running'}   {place.log(name)}")
         dead = dead or process is None
     sys.exit(1 if dead else 0)
+
+
+@sandbox.command("restart")
+@_number
+@_directory
+@click.argument("role", type=click.Choice([*HOSTS, "frontend", "tgtd"]))
+def restart_(number: int | None, directory: str | None, role: str) -> None:
+    """End ROLE's process, if it runs, start it anew, and wait until it answers."""
+    restart(_standing(number, directory), role)
 
 
 @sandbox.command()

@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from tests.support.sandbox import record
 from tests.support.sandbox.broker import has_queue, start_broker
-from tests.support.sandbox.place import CHECKOUT, HOSTS, NAS, Place
-from tests.support.sandbox.processes import wait_until
+from tests.support.sandbox.place import CHECKOUT, HOSTS, NAS, Place, SandboxError
+from tests.support.sandbox.processes import recorded, wait_until
 from tests.support.sandbox.roles import (
     make_directories,
     start_agent,
     start_frontend,
     write_configurations,
 )
-from tests.support.sandbox.targets import start_tgtd
+from tests.support.sandbox.targets import start_tgtd, tgt_control
 from tests.support.sandbox.teardown import down
 from tests.support.sandbox.topology import check_machine, make_bridge, make_hosts
 
@@ -67,14 +68,59 @@ def _build(place: Place, say: Say) -> None:
     record.write(place, url=users["frontend"])
     say("broker answers")
     _make_command(place)
-    agents = {host: start_agent(place, host, hosts[host].pid) for host in HOSTS}
-    frontend = start_frontend(place)
-    wait_until(lambda: os.path.exists(place.frontend_socket), "the frontend should answer", 15, needs=frontend)
-    for host, agent in agents.items():
-        present = partial(has_queue, users["frontend"], host)
-        wait_until(present, f"{host} should serve", 15, needs=agent)
+    for role in (*HOSTS, "frontend"):
+        start_role(place, role)
+    for role in (*HOSTS, "frontend"):
+        wait_for_role(place, role)
     say("agents and frontend answer")
     record.write(place, ready=True)
+
+
+def restart(place: Place, role: str) -> None:
+    """End the role's process, if it runs, and start it anew; returns when it answers. Roles: the hosts, frontend, tgtd."""
+    running = recorded(place, role)
+    if running:
+        running.kill(signal.SIGTERM)
+        with contextlib.suppress(SandboxError):
+            wait_until(lambda: not running.alive(), f"{role} should end", 10)
+        running.kill()
+        wait_until(lambda: not running.alive(), f"{role} should end", 10)
+    start_role(place, role)
+    wait_for_role(place, role)
+
+
+def start_role(place: Place, role: str) -> None:
+    """Start an agent, the frontend or tgtd."""
+    if role == "frontend":
+        # Its socket is still there when it was killed; only a new one tells that it serves.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place.frontend_socket)
+        start_frontend(place)
+        return
+    holder = recorded(place, f"{NAS if role == 'tgtd' else role}.holder")
+    if holder is None:
+        raise SandboxError(f"the host of {role} is gone: scripts/sandbox down --id {place.number}")
+    if role == "tgtd":
+        start_tgtd(place, holder.pid)
+    else:
+        start_agent(place, role, holder.pid)
+
+
+def wait_for_role(place: Place, role: str) -> None:
+    """Wait until it answers. SandboxError, with the end of its log, when it does not."""
+    present: Callable[[], bool] = partial(has_queue, record.read(place)["url"], role)
+    if role in ("frontend", "tgtd"):
+        path = place.frontend_socket if role == "frontend" else tgt_control(place)
+        present = partial(os.path.exists, path)
+    try:
+        wait_until(present, f"{role} should answer", 20, needs=recorded(place, role))
+    except SandboxError as error:
+        raise SandboxError(f"{error}; its log ends with: {_last_words(place, role)}") from error
+
+
+def _last_words(place: Place, role: str) -> str:
+    with open(place.log(role), errors="replace") as file:
+        return " | ".join(file.read().splitlines()[-3:])
 
 
 def _make_command(place: Place) -> None:
