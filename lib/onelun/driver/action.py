@@ -1,0 +1,112 @@
+"""Every action by its name, and the one way in which all of them are run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from onelun.driver import datastore, importing, measuring, moving, transfer
+from onelun.driver.frame import Form, error_text, form_of, one_line, read_arguments
+from onelun.driver.running import Call, Context, Outcome, Run
+from onelun.errors import NoReply, OnelunError, Rejected
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Run], Awaitable[str]]
+"""Runs the action and returns its stdout. Raises OnelunError, after undoing what it did."""
+
+ACTIONS: Mapping[str, Handler] = {
+    "datastore/cp": importing.cp,
+    "datastore/mkfs": datastore.mkfs,
+    "datastore/rm": datastore.rm,
+    "datastore/clone": datastore.clone,
+    "datastore/stat": measuring.stat,
+    "datastore/monitor": datastore.monitor,
+    "tm/clone": transfer.clone,
+    "tm/ln": transfer.ln,
+    "tm/mv": moving.mv,
+    "tm/mvds": transfer.mvds,
+    "tm/delete": transfer.delete,
+}
+
+# What an action was about, for the sentence that says why it failed; the last argument is the id of a datastore action.
+_PURPOSE = {
+    "datastore/cp": "cannot register image {last}",
+    "datastore/mkfs": "cannot make image {last}",
+    "datastore/rm": "cannot remove image {last}",
+    "datastore/clone": "cannot clone into image {last}",
+    "datastore/stat": "cannot tell the image's size",
+    "datastore/monitor": "cannot monitor datastore {last}",
+    "tm/clone": "cannot clone {first}",
+    "tm/ln": "cannot link {first}",
+    "tm/mv": "cannot move {first}",
+    "tm/mvds": "cannot take back {first}",
+    "tm/delete": "cannot delete {first}",
+}
+# What an action may need beyond its deadline to undo what it did; a guard against a step that forgets the deadline.
+_UNDO_S = 15.0
+
+
+async def perform(call: Call, context: Context) -> Outcome:
+    """Run the action and return what oned gets. Never raises but CancelledError, after undoing.
+
+    An OnelunError becomes its sentence in the form of the release; anything else becomes a sentence that names the log,
+    and its traceback goes there.
+    """
+    began = time.monotonic()
+    form = Form.PLAIN
+    lines = ""
+    try:
+        form = form_of(call.name, call.argv, context.version)
+        handler = ACTIONS.get(call.name)
+        if handler is None:
+            raise Rejected(f"onelun has no action {call.name[:60]!r}")
+        run = Run(call, context, form, read_arguments(call.name, call.argv, call.stdin))
+        try:
+            async with asyncio.timeout(run.deadline.left_s() + _UNDO_S):
+                stdout = await handler(run)
+        finally:
+            lines = run.lines()
+        outcome = Outcome(stdout.encode(), lines.encode(), 0)
+    except OnelunError as error:
+        sentence = f"{_purpose(call)}: {error.sentence}"
+        log.warning("%s id=%s failed code=%s %s", call.name, call.id, error.code, one_line(sentence))
+        outcome = _failure(form, lines, sentence)
+    except TimeoutError:
+        overdue = NoReply(f"it did not end within {context.duration_s(call.name):.0f} s; its outcome is unknown")
+        log.exception("%s id=%s overdue", call.name, call.id)
+        outcome = _failure(form, lines, f"{_purpose(call)}: {overdue.sentence}")
+    except Exception:
+        log.exception("%s id=%s internal error", call.name, call.id)
+        sentence = f"internal error in {call.name}, see the log of onelun-frontend (id {call.id})"
+        outcome = _failure(form, lines, sentence)
+    log.info("%s id=%s status=%s took_s=%.3f", call.name, call.id, outcome.status, time.monotonic() - began)
+    return outcome
+
+
+def failure_text(call: Call, context: Context | None, sentence: str) -> bytes:
+    """What is on stderr when the action cannot even begin; `context` is None when there is no configuration."""
+    try:
+        version = context.version if context else None
+    except Rejected:
+        version = None
+    return error_text(form_of(call.name, call.argv, version), f"{_purpose(call)}: {sentence}").encode(
+        "utf-8", "replace"
+    )
+
+
+def stopped(call: Call, context: Context) -> Outcome:
+    """What oned gets of an action that it gave up itself."""
+    return Outcome(b"", failure_text(call, context, "it was stopped, and what it had begun was undone"), 1)
+
+
+def _failure(form: Form, lines: str, sentence: str) -> Outcome:
+    return Outcome(b"", (lines + error_text(form, sentence)).encode("utf-8", "replace"), 1)
+
+
+def _purpose(call: Call) -> str:
+    template = _PURPOSE.get(call.name, f"cannot run {call.name[:60]}")
+    first, last = (call.argv[0], call.argv[-1]) if call.argv else ("", "")
+    return template.format(first=one_line(first)[:200], last=one_line(last)[:20])

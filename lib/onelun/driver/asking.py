@@ -1,0 +1,102 @@
+"""Asking agents on behalf of one action: the ids of its requests, and the one place where a request is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid as uuids
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from onelun.deadline import Deadline
+from onelun.errors import Busy, Cancelled, Interrupted, ProtocolError
+from onelun.rpc.message import encode, name_of
+from onelun.rpc.schema import Reply, Request
+
+log = logging.getLogger(__name__)
+
+_R = TypeVar("_R", bound=Reply)
+_FIRST_DELAY_S = 0.2
+_LONGEST_DELAY_S = 2.0
+
+
+class Asker(Protocol):
+    """Who carries requests to agents; `onelun.rpc.client.Client` is the one that does it over RabbitMQ."""
+
+    async def ask(
+        self,
+        node: str,
+        request: Request,
+        *,
+        deadline: Deadline,
+        id: str | None = None,  # noqa: A002 - it is what the protocol calls it
+        on_progress: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """The agent's reply; raises what the agent raised, Unreachable or NoReply. The same id never works twice."""
+
+
+class Asking:
+    """The requests of one action.
+
+    Their ids derive from the action's, from what is asked of whom, and for which time. So an action that is begun again
+    after the frontend went away asks the very same things, and agents answer what they have done or are doing.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        action_id: str,
+        deadline: Deadline,
+        *,
+        accept_s: float,
+        begun_again: bool,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self.deadline = deadline
+        self._asker = asker
+        self._namespace = uuids.UUID(action_id)
+        self._accept_s = accept_s
+        self._begun_again = begun_again
+        self._on_progress = on_progress
+        self._asked: Counter[bytes] = Counter()
+
+    async def ask(self, node: str, request: Request, kind: type[_R], *, within_s: float | None = None) -> _R:
+        """The reply of `node`, of that kind.
+
+        An agent that restarted in the middle has undone the work and is asked anew, until the action's deadline; a busy
+        one is asked again for as long as it may take to accept a request. Everything else is raised as it comes.
+        """
+        deadline = self.deadline if within_s is None else self.deadline.earlier(within_s)
+        busy_until = deadline.earlier(self._accept_s)
+        what = node.encode() + b" " + encode(request)
+        self._asked[what] += 1
+        what += b" %d" % self._asked[what]
+        attempt, delay = 0, _FIRST_DELAY_S
+        while True:
+            try:
+                reply = await self._asker.ask(
+                    node, request, deadline=deadline, id=self._id(what, attempt), on_progress=self._on_progress
+                )
+            except (Busy, Interrupted, Cancelled) as error:
+                if not self._may_repeat(error, attempt, deadline, busy_until, delay):
+                    raise
+                log.info("again node=%s action=%s attempt=%s reason=%s", node, name_of(type(request)), attempt, error)
+            else:
+                if not isinstance(reply, kind):
+                    raise ProtocolError(f"{node} answered {name_of(type(request))} with {name_of(type(reply))}")
+                return reply
+            await asyncio.sleep(delay)
+            attempt, delay = attempt + 1, min(2 * delay, _LONGEST_DELAY_S)
+
+    def _may_repeat(
+        self, error: Exception, attempt: int, deadline: Deadline, busy_until: Deadline, delay: float
+    ) -> bool:
+        if isinstance(error, Cancelled):
+            # The frontend before this one gave the request up as it ended; nobody has given this action up.
+            return self._begun_again and attempt == 0
+        limit = busy_until if isinstance(error, Busy) else deadline
+        return limit.left_s() > delay
+
+    def _id(self, what: bytes, attempt: int) -> str:
+        return str(uuids.uuid5(self._namespace, what.decode("utf-8", "replace") + f" {attempt}"))

@@ -1,0 +1,127 @@
+"""The actions on images that copy nothing through the front-end: mkfs, rm, clone, monitor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from onelun.driver.document import ActionData, Image
+from onelun.driver.pools import choose, contains, pools_of
+from onelun.driver.running import Run
+from onelun.errors import NotFound, OnelunError, Rejected, Unreachable
+from onelun.model import Owner
+from onelun.naming import Source, image_volume, parse_source
+from onelun.rpc.message import (
+    CloneZvol,
+    CreateZvol,
+    DelZvol,
+    PoolCapacity,
+    PoolCapacityIs,
+    ZvolCloned,
+    ZvolCreated,
+    ZvolDeleted,
+)
+
+MIB = 1 << 20
+# What removing a half-made volume may take; the agent itself undoes what it hears nothing more of.
+_CLEAN_UP_S = 10.0
+# An image of 3.4 to be saved to later says "save_as" in place of a filesystem.
+_EMPTY = ("", "raw", "save_as")
+
+
+async def mkfs(run: Run) -> str:
+    """Make an empty image. Prints SOURCE alone; up to 5.12 the size in MB behind it."""
+    data = ActionData(run.arguments.document or b"")
+    image = data.image()
+    if image.format not in ("", "raw"):
+        raise Rejected(f"IMAGE/FORMAT is {image.format[:40]!r}, and a volume of onelun is always raw")
+    if image.fs not in _EMPTY:
+        raise Rejected(
+            f"a filesystem ({image.fs[:40]}) on a new image is not supported yet: leave FS out and format it in a VM"
+        )
+    size = size_of(image)
+    name = image_volume(image.id)
+    nas, pool = await choose(run, pools_of(data.datastore()), size, name)
+    owner = run.image_owner(image.id, image.regtime)
+    source = Source(nas, pool, name)
+    async with removed_on_failure(run, source, owner):
+        await run.ask(nas, CreateZvol(zvol=name, zpool=pool, size_bytes=size, owner=owner), ZvolCreated)
+    run.note(f"made {source} with {size} bytes")
+    return f"{source} {image.size_mb}\n" if image.old else f"{source}\n"
+
+
+async def rm(run: Run) -> str:
+    """Remove an image. One that is gone already is success; one that says it is another's is a conflict."""
+    image = ActionData(run.arguments.document or b"").image()
+    if not image.source:
+        raise Rejected("OpenNebula's document has no IMAGE/SOURCE, or an empty one: there is nothing to remove")
+    source = parse_source(image.source)
+    owner = run.image_owner(image.id, image.regtime)
+    with contextlib.suppress(NotFound):
+        await run.ask(source.nas, DelZvol(zvol=source.volume, zpool=source.pool, owner=owner), ZvolDeleted)
+    run.note(f"removed {source}")
+    return ""
+
+
+async def clone(run: Run) -> str:
+    """Copy an image of the same datastore (its SOURCE is in IMAGE/PATH); the storage clones it where it can."""
+    data = ActionData(run.arguments.document or b"")
+    image = data.image()
+    origin = parse_source(image.path)
+    datastore = data.datastore()
+    if not contains(pools_of(datastore), origin):
+        raise Rejected(
+            f"{origin} is in none of the pools of datastore {datastore.name}, and cloning from pool to pool is not supported yet"
+        )
+    source = Source(origin.nas, origin.pool, image_volume(image.id))
+    owner = run.image_owner(image.id, image.regtime)
+    request = CloneZvol(zvol=source.volume, zpool=source.pool, origin=origin.volume, owner=owner)
+    async with removed_on_failure(run, source, owner):
+        await run.ask(origin.nas, request, ZvolCloned)
+    run.note(f"cloned {origin} to {source}")
+    return registered(source, image)
+
+
+async def monitor(run: Run) -> str:
+    """What the datastore's pools can give, in MB. A NAS that cannot be asked is an error: half a sum would mislead."""
+    pools = pools_of(ActionData(run.arguments.document or b"").datastore())
+    asked = [run.ask(nas, PoolCapacity(zpool=pool), PoolCapacityIs) for nas, pool in pools]
+    found = await asyncio.gather(*asked)
+    used = sum(capacity.used_bytes for capacity in found) // MIB
+    total = sum(capacity.total_bytes for capacity in found) // MIB
+    free = sum(capacity.free_bytes for capacity in found) // MIB
+    return f"USED_MB={used}\nTOTAL_MB={total}\nFREE_MB={free}\n"
+
+
+def size_of(image: Image) -> int:
+    """IMAGE/SIZE in bytes. Raises Rejected when it is missing or no size."""
+    if image.size_mb is None:
+        raise Rejected("OpenNebula's document has no IMAGE/SIZE, or an empty one")
+    if not 0 < image.size_mb <= 1 << 30:
+        raise Rejected(f"IMAGE/SIZE is {image.size_mb} MB: an image has between 1 MB and 1 PiB")
+    return image.size_mb * MIB
+
+
+def registered(source: Source, image: Image) -> str:
+    """What cp and clone print: SOURCE and format, up to 5.12 SOURCE and the size in MB."""
+    return f"{source} {image.size_mb or 0}\n" if image.old else f"{source} raw\n"
+
+
+@contextlib.asynccontextmanager
+async def removed_on_failure(run: Run, source: Source, owner: Owner) -> AsyncIterator[None]:
+    """Remove the image's volume when the body fails half-way or is cancelled; one that was there before stays.
+
+    A body that was Rejected (Conflict among them) or reached nobody has made nothing. The agent removes only what says
+    that it is this very image, so this cannot hit another's.
+    """
+    try:
+        yield
+    except (Rejected, Unreachable):
+        raise
+    except (OnelunError, asyncio.CancelledError):
+        request = DelZvol(zvol=source.volume, zpool=source.pool, owner=owner)
+        undo = asyncio.ensure_future(run.ask(source.nas, request, ZvolDeleted, within_s=_CLEAN_UP_S))
+        with contextlib.suppress(OnelunError):
+            await asyncio.shield(undo)
+        raise

@@ -1,0 +1,200 @@
+"""OpenNebula's documents: the only door to XML. Below it nobody sees an element or None where a value must be.
+
+The documents of datastore actions hold secrets (a datastore's attributes come decrypted): they are never logged, and no
+error quotes them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import msgspec
+from lxml import etree
+
+from onelun.errors import Rejected
+
+
+class Image(msgspec.Struct, frozen=True):
+    """An image as a datastore action gets it. `path` is what it is made from: a file, a URL, another image's SOURCE.
+
+    `old` tells the shape of 5.12 and before (FSTYPE in place of FORMAT and FS). `sums` maps md5, sha1, sha256 to hexadecimal.
+    """
+
+    id: int
+    regtime: int | None
+    source: str
+    path: str
+    format: str
+    fs: str
+    size_mb: int | None
+    old: bool
+    sums: dict[str, str]
+
+
+class Datastore(msgspec.Struct, frozen=True):
+    """A datastore. `pools` is its ONELUN_POOLS, the other attributes are OpenNebula's own."""
+
+    id: int
+    name: str
+    pools: str
+    safe_dirs: tuple[str, ...]
+    restricted_dirs: tuple[str, ...]
+    no_decompress: bool
+
+
+class VmDisk(msgspec.Struct, frozen=True):
+    """One disk of a VM. `clone` is None for what has no image (a volatile disk)."""
+
+    id: int
+    source: str
+    clone: bool | None
+    readonly: bool
+    size_mb: int | None
+    original_size_mb: int | None
+
+
+class Vm(msgspec.Struct, frozen=True):
+    """A VM: its states by number (VirtualMachine.h), its last host, its disks by id."""
+
+    id: int
+    state: int
+    lcm_state: int
+    hostname: str | None
+    disks: dict[int, VmDisk]
+
+
+class ActionData:
+    """The document of a datastore action."""
+
+    def __init__(self, encoded: bytes) -> None:
+        """Raises Rejected for what is not base64, not XML, has a DOCTYPE, or is another document."""
+        if not encoded.strip():
+            raise Rejected("the action's document is missing: nothing came on stdin")
+        try:
+            # Ruby's encoder breaks lines, and a shell may add one.
+            text = base64.b64decode(b"".join(encoded.split()), validate=True)
+        except (binascii.Error, ValueError):
+            raise Rejected("the action's document is not base64") from None
+        self._root = _parse(text, "DS_DRIVER_ACTION_DATA")
+
+    def image(self) -> Image:
+        """The image. Raises Rejected, naming the element, when one that every action needs is missing or no number."""
+        element = _child(self._root, "IMAGE")
+        sums = {name.lower(): _text(element, f"TEMPLATE/{name}").strip().lower() for name in ("MD5", "SHA1", "SHA256")}
+        old = element.find("FORMAT") is None and element.find("FSTYPE") is not None
+        return Image(
+            id=_number(element, "ID"),
+            regtime=_number_or_none(element, "REGTIME"),
+            source=_text(element, "SOURCE").strip(),
+            path=_text(element, "PATH").strip(),
+            format="" if old else _text(element, "FORMAT").strip(),
+            fs=_text(element, "FSTYPE" if old else "FS").strip(),
+            size_mb=_number_or_none(element, "SIZE"),
+            old=old,
+            sums={name: value for name, value in sums.items() if value},
+        )
+
+    def path(self) -> str:
+        """IMAGE/PATH alone: all that `stat` gets of an image."""
+        return _needed(_child(self._root, "IMAGE"), "PATH").strip()
+
+    def datastore(self) -> Datastore:
+        """The datastore."""
+        element = _child(self._root, "DATASTORE")
+        return Datastore(
+            id=_number(element, "ID"),
+            name=_text(element, "NAME").strip(),
+            pools=_text(element, "TEMPLATE/ONELUN_POOLS"),
+            safe_dirs=tuple(_text(element, "TEMPLATE/SAFE_DIRS").split()),
+            restricted_dirs=tuple(_text(element, "TEMPLATE/RESTRICTED_DIRS").split()),
+            no_decompress=_text(element, "TEMPLATE/NO_DECOMPRESS").strip().upper() == "YES",
+        )
+
+
+def parse_vm(text: str) -> Vm:
+    """The VM of a document such as one.vm.info returns. Raises Rejected for any other."""
+    root = _parse(text.encode(), "VM")
+    disks = [_disk(element) for element in root.findall("TEMPLATE/DISK")]
+    hostnames = [name for name in (_text(h, "HOSTNAME") for h in root.findall("HISTORY_RECORDS/HISTORY")) if name]
+    return Vm(
+        id=_number(root, "ID"),
+        state=_number(root, "STATE"),
+        lcm_state=_number(root, "LCM_STATE"),
+        hostname=hostnames[-1] if hostnames else None,
+        disks={disk.id: disk for disk in disks},
+    )
+
+
+def _disk(element: etree._Element) -> VmDisk:
+    clone = _text(element, "CLONE").strip().upper()
+    readonly = _text(element, "READONLY").strip().upper() == "YES" or _text(element, "TYPE").strip().upper() == "CDROM"
+    return VmDisk(
+        id=_number(element, "DISK_ID"),
+        source=_text(element, "SOURCE").strip(),
+        clone={"YES": True, "NO": False}.get(clone),
+        readonly=readonly,
+        size_mb=_number_or_none(element, "SIZE"),
+        original_size_mb=_number_or_none(element, "ORIGINAL_SIZE"),
+    )
+
+
+def _parse(text: bytes, root: str) -> etree._Element:
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        load_dtd=False,
+        dtd_validation=False,
+        no_network=True,
+        huge_tree=False,
+        remove_comments=True,
+    )
+    try:
+        element = etree.fromstring(text, parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        where = f" (line {error.lineno})" if isinstance(error, etree.XMLSyntaxError) else ""
+        raise Rejected(f"OpenNebula's document is not XML{where}") from None
+    tree = element.getroottree()
+    if tree.docinfo.doctype or tree.docinfo.internalDTD is not None:
+        raise Rejected("OpenNebula's document has a DOCTYPE, which it never has: it is not read")
+    if element.tag != root:
+        raise Rejected(f"OpenNebula's document is {str(element.tag)[:40]!r}, not {root}")
+    return element
+
+
+def _child(element: etree._Element, name: str) -> etree._Element:
+    child = element.find(name)
+    if child is None:
+        raise Rejected(f"OpenNebula's document has no {_shown(element, name)}")
+    return child
+
+
+def _text(element: etree._Element, path: str) -> str:
+    return element.findtext(path) or ""
+
+
+def _needed(element: etree._Element, name: str) -> str:
+    text = _text(element, name)
+    if not text.strip():
+        raise Rejected(f"OpenNebula's document has no {_shown(element, name)}, or an empty one")
+    return text
+
+
+def _number(element: etree._Element, name: str) -> int:
+    _needed(element, name)
+    number = _number_or_none(element, name)
+    assert number is not None
+    return number
+
+
+def _number_or_none(element: etree._Element, name: str) -> int | None:
+    text = _text(element, name).strip()
+    if not text:
+        return None
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+        raise Rejected(f"{_shown(element, name)} of OpenNebula's document is {text[:40]!r}, which is no number")
+    return int(text)
+
+
+def _shown(element: etree._Element, name: str) -> str:
+    return name if element.getparent() is None else f"{element.tag!s}/{name}"

@@ -1,0 +1,123 @@
+"""What frames an action: how its arguments come, and in which form its answer goes back, release by release.
+
+Facts of OpenNebula's sources: a datastore action's document is in argv up to 6.6 and on stdin from 6.8; transfer
+actions end in the ids of VM and datastore from 3.6 on. The form of errors cannot be told from that (6.0 and 6.2 call
+alike), so it goes by the release: up to 6.0 the message stands between delimiters (CommandManager.rb); from 6.2 to 6.10
+the whole of stderr is the message; from 7.0 lines of a log may stand beside it (DriverExecHelper.rb).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import NamedTuple
+
+from onelun.errors import Rejected
+
+_VERSION = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,3}))?(?:[.-][0-9A-Za-z.-]*)?")
+_LEVEL = re.compile(r"(?:ERROR|INFO|WARN|WARNING|DEBUG):|[0-9]")
+# More would be cut off by oned's own log lines, and no sentence of ours needs it.
+_LONGEST = 1000
+
+Version = tuple[int, int]
+
+
+class Form(Enum):
+    """How an error is told on stderr."""
+
+    DELIMITED = "delimited"  # up to 6.0: between two lines of delimiters
+    PLAIN = "plain"  # 6.2 to 6.10: one plain line, and nothing else
+    LOGGED = "logged"  # from 7.0: lines of a log, then one plain line
+
+
+class Arguments(NamedTuple):
+    """A call's arguments, read. `vm_id` and `datastore_id` are None where the release does not pass them.
+
+    `rest` is what is the action's own; a datastore action has its `document` as it came, in base64.
+    """
+
+    rest: tuple[str, ...]
+    document: bytes | None = None
+    vm_id: int | None = None
+    datastore_id: int | None = None
+
+    @property
+    def modern(self) -> bool:
+        """Whether a transfer action came with ids (3.6 and later)."""
+        return self.vm_id is not None
+
+
+def parse_version(text: str | None) -> Version | None:
+    """Major and minor of a release such as "6.10.0"; None for None. Raises Rejected for anything else."""
+    if text is None:
+        return None
+    match = _VERSION.fullmatch(text.strip())
+    if match is None:
+        raise Rejected(
+            f"frontend.opennebula_version is {text[:40]!r}, which is no release: it should be such as '6.10'"
+        )
+    return int(match[1]), int(match[2] or 0)
+
+
+def form_of(name: str, argv: tuple[str, ...], version: Version | None) -> Form:
+    """The form that the release takes. An unknown release is judged by the arguments: the old kind means delimiters."""
+    if version is not None:
+        if version <= (6, 1):
+            return Form.DELIMITED
+        return Form.PLAIN if version < (7, 0) else Form.LOGGED
+    old = len(argv) == 2 if name.startswith("datastore/") else _ids(argv) is None
+    return Form.DELIMITED if old else Form.PLAIN
+
+
+def read_arguments(name: str, argv: tuple[str, ...], stdin: bytes | None) -> Arguments:
+    """The arguments of the call. Raises Rejected for a datastore action with a number of them that none has."""
+    if name.startswith("datastore/"):
+        if len(argv) == 1:
+            return Arguments(rest=argv, document=stdin or b"")
+        if len(argv) == 2:
+            return Arguments(rest=argv[1:], document=argv[0].encode("ascii", "replace"))
+        raise Rejected(f"{name} takes ID with its document on stdin, or DOCUMENT ID; it got {len(argv)} arguments")
+    ids = _ids(argv)
+    if ids is None:
+        return Arguments(rest=argv)
+    return Arguments(rest=argv[:-2], vm_id=ids[0], datastore_id=ids[1])
+
+
+def takes_stdin(name: str, argv: tuple[str, ...]) -> bool:
+    """Whether the call has a document on stdin; nothing else may wait for stdin, which oned may leave open."""
+    return name.startswith("datastore/") and len(argv) == 1
+
+
+def error_text(form: Form, sentence: str) -> str:
+    """The sentence as the release wants it on stderr: one line, which no release takes for a line of a log."""
+    line = one_line(sentence) or "the action failed without a reason"
+    if _LEVEL.match(line):
+        line = f"onelun: {line}"
+    if form is Form.DELIMITED:
+        return f"ERROR MESSAGE --8<------\n{line}\nERROR MESSAGE ------>8--\n"
+    return f"{line}\n"
+
+
+def log_text(form: Form, level: str, name: str, vm_id: int | None, text: str) -> str:
+    """A line for the VM's log, where the release takes one on stderr; else nothing.
+
+    The number behind the level is the VM whose log it goes to; without one it goes to oned's own. So no text of a log
+    may begin with a digit, and the action's name stands before it.
+    """
+    if form is not Form.LOGGED:
+        return ""
+    number = "" if vm_id is None else f"{vm_id} "
+    return f"{level}: {number}{name.rpartition('/')[2]}: {one_line(text)}\n"
+
+
+def one_line(text: str) -> str:
+    """`text` on one line, without control characters, and not endless."""
+    clean = "".join(character if character.isprintable() else " " for character in text)
+    line = " ".join(clean.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
+
+
+def _ids(argv: tuple[str, ...]) -> tuple[int, int] | None:
+    if len(argv) < 3 or not all(re.fullmatch(r"[0-9]{1,10}", text) for text in argv[-2:]):
+        return None
+    return int(argv[-2]), int(argv[-1])

@@ -1,0 +1,147 @@
+"""The action mv: a VM's disk or directory goes from one place to another, either of which may be the front-end.
+
+A disk is never copied: the host that has it lets go, and the other one connects it. disk.N is never removed here, since
+in mixed mode another driver moves the directory afterwards; it leads nowhere until its device is there.
+"""
+
+from __future__ import annotations
+
+from onelun.driver.disks import Known, known, volume_of
+from onelun.driver.location import Directory, Disk, parse_location
+from onelun.driver.places import Place, place
+from onelun.driver.running import Run
+from onelun.driver.transfer import attach
+from onelun.errors import NotFound, Rejected
+from onelun.naming import Source
+from onelun.rpc.message import Entry, UnmapZvol, ZvolUnmapped
+
+MIB = 1 << 20
+# What a directory may carry; a checkpoint, as big as the VM's memory, needs another way.
+_LARGEST_DIRECTORY = 16 * MIB
+
+# VirtualMachine.h. The VM comes from the front-end: PROLOG_RESUME, PROLOG_UNDEPLOY and their failures.
+_RESUMING = frozenset({9, 49, 31, 50})
+# Its host is lost: PROLOG_MIGRATE_UNKNOWN and its failure.
+_LOST = frozenset({60, 61})
+# It goes to the front-end: EPILOG_STOP, EPILOG_UNDEPLOY and their failures.
+_STOPPING = frozenset({10, 41, 30, 42})
+
+
+async def mv(run: Run) -> str:
+    """Move a disk or a directory. From a place to the same place, under whichever names, is nothing to do."""
+    if len(run.arguments.rest) != 2:
+        raise Rejected("the arguments should be: mv HOST:PATH HOST:PATH, then VM and datastore from 3.6 on")
+    source, target = (parse_location(text, run.config.datastores) for text in run.arguments.rest)
+    if source.vm_id != target.vm_id:
+        raise Rejected(f"a disk of VM {source.vm_id} is not moved to VM {target.vm_id}")
+    hosts = run.context.hosts
+    agents = hosts.agent(source.host), hosts.agent(target.host)
+    if (agents[0], source.path) == (agents[1], target.path):
+        run.note(f"{source.path} is where it should be")
+        return ""
+    oned = await known(run, source.vm_id)
+    if isinstance(source, Disk) and isinstance(target, Disk):
+        await _move_disk(run, source, target, agents, oned)
+    elif isinstance(source, Directory) and isinstance(target, Directory):
+        await _move_directory(run, source, target, agents, oned)
+    else:
+        raise Rejected("a disk is moved to a disk.N and a directory to a directory")
+    return ""
+
+
+async def _move_disk(run: Run, source: Disk, target: Disk, agents: tuple[str | None, str | None], oned: Known) -> None:
+    volume = await volume_of(run, source, oned)
+    if volume is None:
+        raise NotFound(f"no volume of onelun is known behind disk {source.disk_id} of VM {source.vm_id}")
+    here, there = agents
+    if here is not None and oned.lcm_state not in _RESUMING:
+        request = UnmapZvol(
+            zvol=volume.volume,
+            zpool=volume.pool,
+            remotehost=here,
+            cloud=run.config.cloud,
+            vm=source.vm_id,
+            disk=source.disk_id,
+            path=source.path,
+            keep_link=True,
+            force=oned.lcm_state in _LOST,
+        )
+        await run.ask(volume.nas, request, ZvolUnmapped)
+    if there is None or oned.lcm_state in _STOPPING:
+        await _link(place(run, there), target, volume)
+        run.note(f"{volume} left {source.host}")
+        return
+    told = oned.disk(source.disk_id)
+    await attach(run, volume, target, there, readonly=told is not None and told.readonly)
+    run.note(f"moved {volume} from {source.host} to {target.host}")
+
+
+async def _link(where: Place, disk: Disk, volume: Source) -> None:
+    """Make disk.N where no device is: its text is the same on every host, so that it is right wherever it is copied."""
+    await where.put(disk.directory, Entry(name=disk.name, kind="link", target=volume.device))
+
+
+async def _move_directory(
+    run: Run, source: Directory, target: Directory, agents: tuple[str | None, str | None], oned: Known
+) -> None:
+    if oned.lcm_state in _LOST:
+        run.note(f"{source.path} stays on {source.host}, which is lost")
+        return
+    here, there = place(run, agents[0]), place(run, agents[1])
+    entries = await here.entries(source.path)
+    if entries is None:
+        if await there.entries(target.path) is None:
+            raise NotFound(f"neither {source.host} nor {target.host} has {source.path}")
+        run.note(f"{source.path} has been moved already")
+        return
+    if await _shared(run, (here, source.path), (there, target.path)):
+        run.note(f"{source.path} is shared by {source.host} and {target.host}")
+        return
+    size = sum(entry.size for entry in entries if entry.kind == "file")
+    if size > _LARGEST_DIRECTORY:
+        raise Rejected(
+            f"{source.path} on {source.host} has {size / MIB:.0f} MiB of files; only {_LARGEST_DIRECTORY // MIB} MiB are moved"
+            " without a shared datastore directory"
+        )
+    for entry in sorted(entries, key=lambda entry: entry.kind != "dir"):
+        await _copy(here, source.path, entry, there, target.path)
+    if not entries:
+        # An empty directory is one all the same: oned writes its deployment file there.
+        await _make_empty(run, there, target.path)
+    await here.remove(source.path)
+    run.note(f"moved {source.path} from {source.host} to {target.host}, {len(entries)} entries, {size} bytes")
+
+
+async def _shared(run: Run, here: tuple[Place, str], there: tuple[Place, str]) -> bool:
+    """Whether both places are one directory: an entry made here is looked for there, since names of hosts do not tell."""
+    probe = f".onelun-{run.call.id}"
+    await here[0].put(here[1], Entry(name=probe, kind="file", mode=0o600))
+    try:
+        seen = await there[0].entries(there[1])
+    finally:
+        await here[0].remove(here[1], probe)
+    return any(entry.name == probe for entry in seen or ())
+
+
+async def _copy(here: Place, source: str, entry: Entry, there: Place, target: str) -> None:
+    if entry.kind != "file":
+        await there.put(target, entry)
+        return
+    offset = 0
+    piece = await here.read(source, entry.name, offset)
+    while True:
+        # A file may have grown since it was listed; what is moved stays bounded all the same.
+        following = await here.read(source, entry.name, offset + len(piece)) if piece else b""
+        await there.put(target, entry, offset=offset, data=piece, last=not following)
+        if not following:
+            return
+        offset += len(piece)
+        piece = following
+        if offset > _LARGEST_DIRECTORY:
+            raise Rejected(f"{entry.name} in {source} grows while it is moved")
+
+
+async def _make_empty(run: Run, where: Place, path: str) -> None:
+    name = f".onelun-{run.call.id}"
+    await where.put(path, Entry(name=name, kind="file", mode=0o600))
+    await where.remove(path, name)

@@ -1,0 +1,259 @@
+"""The actions that give disks to a VM and take them back: clone, ln, mvds, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+
+from onelun.driver.disks import Known, known, own_volume, volume_of
+from onelun.driver.location import Directory, Disk, parse_disk, parse_location, parse_source_argument
+from onelun.driver.places import place
+from onelun.driver.running import Run
+from onelun.errors import Conflict, NoReply, OnelunError, Rejected, Unreachable
+from onelun.model import Kind, Owner
+from onelun.naming import Source
+from onelun.rpc.message import (
+    CloneZvol,
+    DiskRemoved,
+    ListZvols,
+    MapZvol,
+    RemoveDisk,
+    SaveZvol,
+    UnmapZvol,
+    ZvolCloned,
+    ZvolList,
+    ZvolMapped,
+    ZvolSaved,
+    ZvolUnmapped,
+)
+
+MIB = 1 << 20
+_CLEAN_UP_S = 10.0
+
+
+async def clone(run: Run) -> str:
+    """Clone an image for a VM's disk, grown to the disk's size, and link it as disk.N. A repeat finds what is there."""
+    source, disk, size_mb = _given(run)
+    agent = run.context.hosts.compute(disk.host)
+    oned = await known(run, disk.vm_id)
+    _must_exist(oned, disk)
+    size = await _size(run, source, disk, oned, size_mb)
+    own = own_volume(source, disk)
+    owner = _disk_owner(run, source, disk)
+    request = CloneZvol(zvol=own.volume, zpool=own.pool, origin=source.volume, owner=owner, size_bytes=size)
+    await run.ask(source.nas, request, ZvolCloned)
+    try:
+        await attach(run, own, disk, agent, readonly=_readonly(oned, disk))
+    except (OnelunError, asyncio.CancelledError) as error:
+        # What is unknown stays: the host may have it, and `delete` comes for it.
+        if not isinstance(error, NoReply):
+            await _undo_clone(run, own, disk, agent)
+        raise
+    run.note(f"cloned {source} to {own} for disk {disk.disk_id} on {disk.host}")
+    return ""
+
+
+async def ln(run: Run) -> str:
+    """Link an image itself as a VM's disk: a persistent one, a CD-ROM."""
+    source, disk, _ = _given(run)
+    agent = run.context.hosts.compute(disk.host)
+    oned = await known(run, disk.vm_id)
+    _must_exist(oned, disk)
+    await attach(run, source, disk, agent, readonly=_readonly(oned, disk))
+    run.note(f"linked {source} as disk {disk.disk_id} on {disk.host}")
+    return ""
+
+
+async def mvds(run: Run) -> str:
+    """Take a disk back to its datastore: only detach it when it is the image itself.
+
+    Up to 3.4 a SOURCE that is not the disk's own means save-as: the disk's content is copied over that image, and the
+    disk ends.
+    """
+    first, second = _two(run, "mvds HOST:DIR/disk.N SOURCE")
+    disk = parse_disk(first, run.config.datastores)
+    target = parse_source_argument(second)
+    agent = run.context.hosts.agent(disk.host)
+    oned = await known(run, disk.vm_id)
+    behind = await volume_of(run, disk, oned)
+    if behind is None and not run.arguments.modern:
+        behind = await _unplaced(run, target, disk)
+    if behind is not None and behind != target:
+        await _save(run, behind, target, disk, agent)
+        return ""
+    request = UnmapZvol(
+        zvol=target.volume,
+        zpool=target.pool,
+        remotehost=agent,
+        cloud=run.config.cloud,
+        vm=disk.vm_id,
+        disk=disk.disk_id,
+        path=disk.path,
+    )
+    await run.ask(target.nas, request, ZvolUnmapped)
+    if agent is None:
+        await place(run, None).remove(disk.directory, disk.name)
+    run.note(f"took {target} back from disk {disk.disk_id} on {disk.host}")
+    return ""
+
+
+async def delete(run: Run) -> str:
+    """End a VM's disk, or its directory. An image is only detached; what is gone already is success."""
+    if len(run.arguments.rest) != 1:
+        raise Rejected("the arguments should be: delete HOST:PATH, then VM and datastore from 3.6 on")
+    location = parse_location(run.arguments.rest[0], run.config.datastores)
+    agent = run.context.hosts.agent(location.host)
+    oned = await known(run, location.vm_id)
+    if isinstance(location, Directory):
+        await _remove_entry(run, agent, location.path, None, left=oned.left(location.host))
+        return ""
+    source = await volume_of(run, location, oned)
+    if source is None:
+        run.note(f"nothing of onelun is behind disk {location.disk_id}")
+        await _remove_entry(run, agent, location.directory, location.name, left=oned.left(location.host))
+        return ""
+    request = _removal(run, source, location, agent, force=oned.left(location.host))
+    removed = await run.ask(source.nas, request, DiskRemoved)
+    if agent is None:
+        await place(run, None).remove(location.directory, location.name)
+    what = "destroyed" if removed.destroyed else "detached"
+    debt = f"; {location.host} did not answer and owes the clean-up" if removed.debt else ""
+    run.note(f"{what} {source}{debt}")
+    return ""
+
+
+async def attach(run: Run, source: Source, disk: Disk, agent: str, *, readonly: bool) -> None:
+    """Connect the volume on the host and link disk.N to it; it is the VM's disk from now on."""
+    request = MapZvol(
+        zvol=source.volume,
+        zpool=source.pool,
+        remotehost=agent,
+        cloud=run.config.cloud,
+        vm=disk.vm_id,
+        disk=disk.disk_id,
+        path=disk.path,
+        readonly=readonly,
+        needs=("readonly",) if readonly else (),
+    )
+    await run.ask(source.nas, request, ZvolMapped)
+
+
+def _given(run: Run) -> tuple[Source, Disk, int | None]:
+    """SOURCE, disk, and the size in MB that 3.4 may put behind them."""
+    rest = run.arguments.rest
+    size_mb = None
+    if len(rest) == 3 and not run.arguments.modern:
+        if not re.fullmatch(r"[0-9]{1,12}", rest[2]) or int(rest[2]) == 0:
+            raise Rejected(f"SIZE is {rest[2][:40]!r}, which is no number of MB")
+        size_mb = int(rest[2])
+    elif len(rest) != 2:
+        raise Rejected("the arguments should be: FE:SOURCE HOST:DIR/disk.N, then VM and datastore from 3.6 on")
+    disk = parse_disk(rest[1], run.config.datastores)
+    if run.arguments.vm_id not in (None, disk.vm_id):
+        raise Rejected(f"the disk is in the directory of VM {disk.vm_id}, and the call is for VM {run.arguments.vm_id}")
+    return parse_source_argument(rest[0]), disk, size_mb
+
+
+def _two(run: Run, usage: str) -> tuple[str, str]:
+    if len(run.arguments.rest) != 2:
+        raise Rejected(f"the arguments should be: {usage}, then VM and datastore from 3.6 on")
+    return run.arguments.rest[0], run.arguments.rest[1]
+
+
+def _must_exist(oned: Known, disk: Disk) -> None:
+    if oned.asked and oned.vm is None:
+        raise Rejected(f"oned has no VM {disk.vm_id}: nothing is attached for it")
+
+
+def _readonly(oned: Known, disk: Disk) -> bool:
+    told = oned.disk(disk.disk_id)
+    return told is not None and told.readonly
+
+
+async def _size(run: Run, source: Source, disk: Disk, oned: Known, size_mb: int | None) -> int | None:
+    """The size to grow the clone to, in bytes; None when it keeps the image's own, which need not be whole MB."""
+    told = oned.disk(disk.disk_id)
+    if told is not None and told.size_mb is not None:
+        return told.size_mb * MIB if told.size_mb > (told.original_size_mb or 0) else None
+    if size_mb is None:
+        return None
+    listed = await run.ask(source.nas, ListZvols(name=source.volume, zpool=source.pool), ZvolList)
+    image = int(listed.body[0].get("size_bytes", 0)) if listed.body else 0
+    return size_mb * MIB if size_mb > -(-image // MIB) else None
+
+
+def _disk_owner(run: Run, source: Source, disk: Disk) -> Owner:
+    image = re.fullmatch(r"one-([0-9]+)", source.volume)
+    return Owner(
+        kind=Kind.DISK,
+        cloud=run.config.cloud,
+        image_id=int(image[1]) if image else None,
+        vm_id=disk.vm_id,
+        disk_id=disk.disk_id,
+    )
+
+
+def _removal(run: Run, source: Source, disk: Disk, agent: str | None, *, force: bool) -> RemoveDisk:
+    return RemoveDisk(
+        zvol=source.volume,
+        zpool=source.pool,
+        cloud=run.config.cloud,
+        vm=disk.vm_id,
+        disk=disk.disk_id,
+        path=disk.path,
+        remotehost=agent,
+        force=force,
+    )
+
+
+async def _undo_clone(run: Run, own: Source, disk: Disk, agent: str) -> None:
+    request = _removal(run, own, disk, agent, force=False)
+    undo = asyncio.ensure_future(run.ask(own.nas, request, DiskRemoved, within_s=_CLEAN_UP_S))
+    with contextlib.suppress(OnelunError):
+        await asyncio.shield(undo)
+
+
+async def _unplaced(run: Run, target: Source, disk: Disk) -> Source | None:
+    """What 3.4's mvds means of a disk that no NAS has placed: a repeat, or a placement that was lost.
+
+    The volumes themselves tell: while one exists that is named as this disk's own, its content is not saved yet.
+    """
+    listed = await run.ask(target.nas, ListZvols(zpool=target.pool), ZvolList)
+    ending = f"-{disk.vm_id}-{disk.disk_id}"
+    own = [row["zvol"] for row in listed.body if row.get("kind") == "disk" and row["zvol"].endswith(ending)]
+    if len(own) > 1:
+        raise Conflict(f"{' and '.join(sorted(own))} could both be disk {disk.disk_id} of VM {disk.vm_id}")
+    return target._replace(volume=own[0]) if own else None
+
+
+async def _save(run: Run, behind: Source, target: Source, disk: Disk, agent: str | None) -> None:
+    if run.arguments.modern:
+        raise Conflict(f"disk {disk.disk_id} of VM {disk.vm_id} is {behind}, not {target}: nothing was taken back")
+    if (behind.nas, behind.pool) != (target.nas, target.pool):
+        raise Rejected(f"saving {behind} to {target} would copy from pool to pool, which is not supported yet")
+    request = SaveZvol(
+        zvol=behind.volume,
+        zpool=behind.pool,
+        target=target.volume,
+        cloud=run.config.cloud,
+        vm=disk.vm_id,
+        disk=disk.disk_id,
+        path=disk.path,
+        remotehost=agent,
+    )
+    await run.ask(target.nas, request, ZvolSaved)
+    if agent is None:
+        await place(run, None).remove(disk.directory, disk.name)
+    run.note(f"saved disk {disk.disk_id} ({behind}) to {target}")
+
+
+async def _remove_entry(run: Run, agent: str | None, directory: str, name: str | None, *, left: bool) -> None:
+    try:
+        await place(run, agent).remove(directory, name)
+    except Unreachable as error:
+        if not left:
+            raise
+        # The VM is gone and so is its host: what is left there is a directory of links that lead nowhere.
+        run.note(f"{directory} stays on a host that does not answer: {error.sentence}")
+    run.note(f"removed {directory}" if name is None else f"removed {directory}/{name}")
