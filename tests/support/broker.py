@@ -7,6 +7,7 @@ user at first is `admin`; `onelun broker setup --rabbitmqctl DIR/rabbitmqctl` ma
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -20,8 +21,11 @@ import sys
 import tempfile
 import time
 import urllib.parse
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from onelun.rpc.setup import Broker, grants
 
 # The wrappers in /usr/sbin insist on root or the user rabbitmq; these do not.
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
@@ -51,7 +55,7 @@ cd / && exec env -i PATH="$PATH" {environment} {program} "$@"
 """
 
 
-class BrokerFailed(Exception):
+class BrokerError(Exception):
     """The node did not start, or did not do what it was told."""
 
 
@@ -141,8 +145,17 @@ class PrivateBroker:
         quoted = urllib.parse.quote(self.node.password if password is None else password, safe="")
         return f"amqp://{user}:{quoted}@{self.host_port}/%2F"
 
+    def set_up(
+        self, *, frontends: Sequence[str] = (), nas: Sequence[str] = (), compute: Sequence[str] = ()
+    ) -> dict[str, str]:
+        """Do what `onelun broker setup` does, and return each user's AMQP URL."""
+        granted = grants(frontends, nas, compute)
+        passwords = {grant.user: secrets.token_hex(12) for grant in granted}
+        asyncio.run(Broker(self.node.rabbitmqctl, "/").set_up(granted, passwords))
+        return {user: self.url(user, password) for user, password in passwords.items()}
+
     def start(self) -> None:
-        """Start the node and wait until it answers, at most a minute. Raises BrokerFailed with the end of its log.
+        """Start the node and wait until it answers, at most a minute. Raises BrokerError with the end of its log.
 
         Starting again after `stop(keep=True)` starts the same node on the same ports with what it keeps on disk.
         """
@@ -167,7 +180,7 @@ class PrivateBroker:
             raise
 
     def ctl(self, *arguments: str, timeout_s: float = 30, stdin: str | None = None) -> str:
-        """Run rabbitmqctl on the node and return what it prints. Raises BrokerFailed."""
+        """Run rabbitmqctl on the node and return what it prints. Raises BrokerError."""
         done = subprocess.run(
             [self.node.rabbitmqctl, *arguments],
             input=stdin,
@@ -177,7 +190,7 @@ class PrivateBroker:
             check=False,
         )
         if done.returncode:
-            raise BrokerFailed(f"rabbitmqctl {' '.join(arguments)}: {done.stderr or done.stdout}")
+            raise BrokerError(f"rabbitmqctl {' '.join(arguments)}: {done.stderr or done.stdout}")
         return done.stdout
 
     def stop(self, *, keep: bool = False) -> None:
@@ -250,7 +263,7 @@ class PrivateBroker:
         for address in (self.node.address, *self.node.also_listen):
             while not _speaks_amqp(address, self.node.port):
                 if time.monotonic() > limit or not _alive(self.node.pids[0]):
-                    raise BrokerFailed(f"RabbitMQ did not start on {address}:{self.node.port}:\n{self._last_words()}")
+                    raise BrokerError(f"RabbitMQ did not start on {address}:{self.node.port}:\n{self._last_words()}")
                 time.sleep(0.1)
 
     def _last_words(self) -> str:
@@ -281,7 +294,7 @@ def end_session(leader: int) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > limit:
-            raise BrokerFailed(f"processes {left} do not end")
+            raise BrokerError(f"processes {left} do not end")
         time.sleep(0.02)
 
 
@@ -350,7 +363,7 @@ def _wait_open(address: str, port: int, timeout_s: float) -> None:
         with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
             return
         time.sleep(0.02)
-    raise BrokerFailed(f"nothing listens on {address}:{port} after {timeout_s:g} s")
+    raise BrokerError(f"nothing listens on {address}:{port} after {timeout_s:g} s")
 
 
 def main() -> None:

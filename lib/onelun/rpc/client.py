@@ -1,0 +1,126 @@
+"""A caller's end of the wire: ask a node, and know what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from onelun.config import Limits
+from onelun.deadline import Deadline
+from onelun.errors import NoReply, Unreachable, from_wire
+from onelun.rpc.call import Call, final_letter
+from onelun.rpc.channel import Outcome, Refusal, properties_of
+from onelun.rpc.link import Link
+from onelun.rpc.mailbox import Inbox, Mailbox
+from onelun.rpc.message import BY_REQUEST, decode_reply, encode, name_of
+from onelun.rpc.schema import Reply, Request
+from onelun.rpc.session import Session
+
+
+class Client:
+    """Asks agents over `link`; any number of requests at once."""
+
+    def __init__(self, link: Link, limits: Limits) -> None:
+        self._link = link
+        self._mailbox = Mailbox(link)
+        self.limits = limits
+
+    async def ask(
+        self,
+        node: str,
+        request: Request,
+        *,
+        deadline: Deadline,
+        id: str | None = None,  # noqa: A002 - the protocol's word
+        on_progress: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """Have `node` do what `request` says, by `deadline`, and return its reply.
+
+        `id` becomes the message_id: asking again with the same one never does the work twice, but brings what the first
+        brought. A cancelled call withdraws the request, and waits up to 5 s for its end.
+
+        Raises Unreachable when nobody took the request, so that nothing happened; NoReply when its outcome is unknown; or
+        the error that the agent replied.
+        """
+        verb = BY_REQUEST[type(request)]
+        with self._mailbox.inbox(id or str(uuid.uuid4()), node) as inbox:
+            if verb.journaled:
+                letter = await Call(self, inbox, request, deadline, on_progress).outcome()
+            else:
+                letter = await self._query(inbox, request, deadline)
+        if letter.get("status") != "success":
+            raise from_wire(letter)
+        return decode_reply(letter, verb.reply)
+
+    async def query(self, node: str, request: Request, deadline: Deadline) -> dict[str, Any]:
+        """The reply to a request that may be sent again and again, as a document. Raises as `ask` does."""
+        with self._mailbox.inbox(str(uuid.uuid4()), node) as inbox:
+            return await self._query(inbox, request, deadline)
+
+    async def send(self, node: str, request: Request, request_id: str, deadline: Deadline) -> bool:
+        """Publish a request; True when it is in the node's queue, False when nobody knows.
+
+        Raises Unreachable when it is certainly not.
+        """
+        session, queue = await self._mailbox.queue(deadline)
+        await self._flowing(session, deadline)
+        # What waits in the queue longer than this, because its agent hangs, goes away by itself.
+        expiration = str(int(1000 * (request.start_within or self.limits.accept_s)) + 1)
+        properties = properties_of(
+            message_id=request_id,
+            reply_to=queue,
+            user_id=self._link.user,
+            headers={"interim": True},
+            expiration=expiration,
+        )
+        try:
+            async with asyncio.timeout(deadline.left_s()):
+                outcome = await session.publish(self._link.exchange, node, encode(request), properties)
+        except TimeoutError:
+            return False
+        except Refusal as refusal:
+            raise Unreachable(self._explained(node, refusal)) from refusal
+        if outcome is Outcome.UNROUTABLE:
+            raise Unreachable(f"no agent called {node} is connected to the broker", node=node)
+        if outcome is Outcome.NACKED:
+            raise Unreachable(f"the broker could not take {_name(request)} for {node}")
+        return outcome is Outcome.ROUTED
+
+    async def _query(self, inbox: Inbox, request: Request, deadline: Deadline) -> dict[str, Any]:
+        """Ask until there is an answer: what comes here is read, or may be done twice."""
+        perhaps = False
+        while True:
+            try:
+                perhaps = not await self.send(inbox.node, request, inbox.request_id, deadline) or perhaps
+                letter = await final_letter(inbox, deadline)
+            except TimeoutError:
+                raise NoReply(f"{inbox.node} did not answer {_name(request)} in time", node=inbox.node) from None
+            except Unreachable as error:
+                if perhaps:
+                    raise NoReply(
+                        f"{inbox.node} may have got {_name(request)}, but {error}", node=inbox.node
+                    ) from error
+                raise
+            if letter is not None:
+                return letter
+            perhaps = True
+
+    async def _flowing(self, session: Session, deadline: Deadline) -> None:
+        """Wait until the broker takes messages; one that it takes late would be started late."""
+        while session.blocked is not None and session.is_open:
+            if deadline.over():
+                raise Unreachable(f"the broker at {self._link.address} takes no messages ({session.blocked})")
+            await asyncio.sleep(min(0.1, deadline.left_s()))
+
+    def _explained(self, node: str, refusal: Refusal) -> str:
+        if refusal.code == 404:
+            return f"the broker has no exchange {self._link.exchange}: run `onelun broker setup`"
+        if refusal.code == 403:
+            return f"the broker does not let {self._link.user} ask {node}: name both to `onelun broker setup`"
+        return f"the broker refuses what {self._link.user} sends to {node}: {refusal.text}"
+
+
+def _name(request: Request) -> str:
+    return name_of(type(request))

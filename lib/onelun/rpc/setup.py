@@ -1,0 +1,220 @@
+"""The broker's side of the corridor: the exchange, a user for each role, and what each may do (docs/protocol.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from onelun import command
+from onelun.deadline import Deadline
+from onelun.errors import OnelunError, ProtocolError, Rejected
+from onelun.naming import checked_name
+
+EXCHANGE = "rocks.vm-manage"
+NONE = "^$"
+REPLY_QUEUES = r"(amq\.gen-|rpc-).*"
+
+
+class Grant(NamedTuple):
+    """A broker user and what it may do. The five patterns are RabbitMQ's, matched from anchor to anchor."""
+
+    user: str
+    configure: str
+    write: str
+    read: str
+    topic_write: str
+    topic_read: str
+
+
+def grants(frontends: Sequence[str], nas: Sequence[str], compute: Sequence[str]) -> list[Grant]:
+    """Who may do what: a frontend asks NAS and compute nodes, a NAS asks compute nodes, a compute node asks nobody.
+
+    Raises Rejected for a name that is none, is given twice, or would grant more than a node's own queue.
+    """
+    for name in (*nas, *compute):
+        checked_name(name, "name of an agent")
+        # The first are the prefixes of other people's queues, the last is the exchange.
+        if name.startswith(("amq.", "rpc-")) or name == EXCHANGE:
+            raise Rejected(f"an agent cannot be called {name!r}: the broker uses such names itself")
+    for name in frontends:
+        checked_name(name, "name of a frontend")
+        if name.startswith(("nas.", "compute.")):
+            raise Rejected(f"a frontend cannot be called {name!r}: agents' users begin like that")
+    if twice := {name for name in (*nas, *compute) if [*nas, *compute].count(name) > 1}:
+        raise Rejected(f"agents need names of their own: {', '.join(sorted(twice))} is given twice")
+    exchange = _quoted(EXCHANGE)
+    asked_by_nas = f"^({'|'.join(map(_quoted, compute))})$" if compute else NONE
+    made = [
+        # A frontend may name any node: one that does not exist must come back as unroutable, not as a refusal.
+        Grant(name, f"^{REPLY_QUEUES}", f"^{exchange}$", f"^{REPLY_QUEUES}", ".*", NONE)
+        for name in frontends
+    ]
+    for name in nas:
+        own = _quoted(name)
+        made.append(
+            Grant(
+                user=f"nas.{name}",
+                configure=f"^({own}|rpc-.*)$",
+                write=rf"^({own}|{exchange}|amq\.default)$",
+                read=f"^({own}|{exchange}|rpc-.*)$",
+                topic_write=asked_by_nas,
+                topic_read=f"^{own}$",
+            )
+        )
+    for name in compute:
+        own = _quoted(name)
+        made.append(
+            Grant(f"compute.{name}", f"^{own}$", rf"^({own}|amq\.default)$", f"^({own}|{exchange})$", NONE, f"^{own}$")
+        )
+    return made
+
+
+def definitions(granted: Sequence[Grant], passwords: dict[str, str], vhost: str) -> dict[str, Any]:
+    """The grants as RabbitMQ's `import_definitions` takes them, with the passwords hashed."""
+    return {
+        "vhosts": [{"name": vhost}],
+        "users": [
+            {
+                "name": grant.user,
+                "password_hash": hashed(passwords[grant.user]),
+                "hashing_algorithm": "rabbit_password_hashing_sha256",
+                "tags": [],
+            }
+            for grant in granted
+        ],
+        "exchanges": [
+            {
+                "name": EXCHANGE,
+                "vhost": vhost,
+                "type": "topic",
+                "durable": True,
+                "auto_delete": False,
+                "arguments": {},
+            }
+        ],
+        "permissions": [
+            {"user": g.user, "vhost": vhost, "configure": g.configure, "write": g.write, "read": g.read}
+            for g in granted
+        ],
+        "topic_permissions": [
+            {"user": g.user, "vhost": vhost, "exchange": EXCHANGE, "write": g.topic_write, "read": g.topic_read}
+            for g in granted
+        ],
+    }
+
+
+def hashed(password: str, salt: bytes | None = None) -> str:
+    """RabbitMQ's hash of a password: base64 of 4 bytes of salt and SHA-256 of salt and password (its docs, "Passwords")."""
+    salt = secrets.token_bytes(4) if salt is None else salt
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+
+
+class Broker:
+    """A RabbitMQ node as its `rabbitmqctl` sees it."""
+
+    def __init__(self, rabbitmqctl: str, vhost: str) -> None:
+        self._rabbitmqctl = rabbitmqctl
+        self._vhost = vhost
+
+    async def set_up(self, granted: Sequence[Grant], passwords: dict[str, str]) -> list[str]:
+        """Make exchange, users and permissions so, and return the names of all users. Repeating it succeeds.
+
+        Raises CommandFailed when the node cannot be told, Rejected when the exchange exists and is another.
+        """
+        wanted = definitions(granted, passwords, self._vhost)
+        if (found := await self._export()) and (other := _other_exchange(found, wanted)):
+            raise Rejected(other)
+        await command.run(self._rabbitmqctl, "import_definitions", stdin=json.dumps(wanted).encode(), timeout_s=60)
+        # The import goes on after the command has ended.
+        deadline = Deadline.after(30)
+        while missing := _missing(found := await self._export(), wanted):
+            if deadline.over():
+                raise OnelunError(f"the broker has not taken over its {missing} within 30 s: see its log")
+            await asyncio.sleep(0.2)
+        return [user["name"] for user in found["users"]]
+
+    async def _export(self) -> dict[str, Any]:
+        result = await command.run(self._rabbitmqctl, "-q", "export_definitions", "-", "--format", "json", timeout_s=60)
+        try:
+            found: dict[str, Any] = json.loads(result.stdout)
+        except ValueError as error:
+            raise ProtocolError(f"{self._rabbitmqctl} did not export JSON: {result.stdout[:100]!r}") from error
+        return found
+
+
+def _other_exchange(found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+    ours = wanted["exchanges"][0]
+    for exchange in found.get("exchanges", []):
+        same_name = (exchange["name"], exchange["vhost"]) == (ours["name"], ours["vhost"])
+        if same_name and (exchange["type"], exchange["durable"]) != (ours["type"], ours["durable"]):
+            return (
+                f"the exchange {ours['name']} exists as a {exchange['type']} exchange, which cannot keep nodes apart:"
+                f" stop whoever uses it and delete it, then repeat"
+            )
+    return None
+
+
+def _missing(found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+    """The first kind of definition of which the broker lacks one."""
+    for kind in ("exchanges", "users", "permissions", "topic_permissions"):
+        there = found.get(kind, [])
+        for one in wanted[kind]:
+            lasting = {key: value for key, value in one.items() if key != "tags"}
+            if not any(lasting.items() <= other.items() for other in there):
+                return kind.replace("_", " ")
+    return None
+
+
+class UrlDirectory:
+    """A directory with one AMQP URL a file, each named after its user and readable by its owner alone."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def file_of(self, user: str) -> str:
+        """Where the URL of `user` is."""
+        return os.path.join(self._path, f"{user}.url")
+
+    def password_of(self, user: str) -> str:
+        """The password in the user's file; a fresh one when there is none."""
+        try:
+            with open(self.file_of(user), encoding="utf-8") as file:
+                password = urlsplit(file.read().strip()).password
+        except FileNotFoundError:
+            password = None
+        except (OSError, ValueError) as error:
+            raise Rejected(f"cannot read {self.file_of(user)}: {error}") from error
+        return unquote(password) if password else secrets.token_urlsafe(24)
+
+    def write(self, user: str, password: str, *, address: str, vhost: str, tls: bool) -> str:
+        """Write the user's file, replacing it at once, and return its path."""
+        scheme = "amqps" if tls else "amqp"
+        url = f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{address}/{quote(vhost, safe='')}"
+        path = self.file_of(user)
+        draft = f"{path}.new"
+        try:
+            os.makedirs(self._path, mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(f"{url}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(draft, path)
+        except OSError as error:
+            raise Rejected(f"cannot write {path}: {error.strerror}") from error
+        return path
+
+
+def _quoted(name: str) -> str:
+    """A name as a pattern; the dot is the only character of a name that means something in one."""
+    return name.replace(".", r"\.")
