@@ -10,6 +10,7 @@ import stat
 import sys
 
 from onelun import command
+from onelun.beneath import Owner
 from onelun.errors import Busy, CommandFailed
 
 # A probe by udev or blkid has the device open for some milliseconds after it appears.
@@ -25,6 +26,15 @@ except OSError as error:
 """
 # To look at an open file of these may ask a server that does not answer.
 _REMOTE = ("nfs", "cifs", "smb", "ceph", "fuse", "9p", "gluster", "afs")
+
+
+def give(device: str, owner: Owner, *, readonly: bool) -> None:
+    """Let `owner` open the device, besides root. A device that is no block device is left as it is."""
+    status = os.stat(device)
+    if not stat.S_ISBLK(status.st_mode) or os.geteuid() != 0:
+        return
+    os.chown(device, owner.uid, owner.gid)
+    os.chmod(device, 0o440 if readonly else 0o660)
 
 
 async def flush(device: str, *, timeout_s: float) -> None:
@@ -56,10 +66,10 @@ async def refuse_if_open(device: str) -> None:
 def openers(device: str) -> list[str]:
     """Who has `device` open: other devices, mounts and processes, as words for a person. Other processes need root."""
     try:
-        number = os.stat(device).st_rdev
+        status = os.stat(device)
     except OSError:
         return []
-    return [*_claims(device), *_processes(number)]
+    return [*_claims(device), *_processes(status.st_rdev)] if stat.S_ISBLK(status.st_mode) else []
 
 
 def _claims(device: str) -> list[str]:

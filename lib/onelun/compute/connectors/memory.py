@@ -31,7 +31,7 @@ class MemoryConnector(Connector):
         device = self._device(export.iqn)
         try:
             target = self._login(export)
-        except Rejected:
+        except (Conflict, NotFound):
             if not _open_by_us(device):
                 self._remove(export.iqn)
             raise

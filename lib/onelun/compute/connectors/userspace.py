@@ -20,7 +20,7 @@ from onelun.compute.connectors import bridge, loop
 from onelun.compute.connectors.base import Connected, Connector, Export
 from onelun.compute.connectors.login import Identity, identify
 from onelun.compute.processes import Daemon, end, lives, working_below
-from onelun.errors import Busy, CommandFailed, Conflict, Rejected, Unreachable
+from onelun.errors import Busy, CommandFailed, Conflict, NotFound, Rejected, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class UserspaceConnector(Connector):
         try:
             async with asyncio.timeout(_CONNECT_S):
                 identity = await identify(export)
-        except Rejected:
+        except (Conflict, NotFound):
             await self._drop_unused(directory)
             raise
         except TimeoutError:
