@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import pika
 import pika.exceptions
-from tests.support.sandbox.place import CHECKOUT, Place, SandboxError
+from tests.support.sandbox.place import CHECKOUT, NAS, NODES, ONELUN, Place
 from tests.support.sandbox.processes import keep_pid, run
 
 
@@ -32,14 +33,26 @@ def start_broker(place: Place) -> dict[str, str]:
         CHECKOUT,
     ]
     node = [sys.executable, "-m", "tests.support.broker", "start", home, "--also-listen", place.address()]
-    admin = run(*apart, *node, "--uid", uid, "--gid", uid, timeout_s=75).strip()
+    run(*apart, *node, "--uid", uid, "--gid", uid, timeout_s=75)
     with open(f"{home}/broker.json") as file:
-        keep_pid(place, "broker", json.load(file)["pids"][0])
-    return _make_users(place, admin)
+        kept = json.load(file)
+    keep_pid(place, "broker", kept["pids"][0])
+    urls = _make_users(place, f"{place.address()}:{kept['port']}")
+    # The frontend is on the broker's machine, and goes to it by loopback as on a real one.
+    return urls | {"frontend": urls["frontend"].replace(f"@{place.address()}:", "@127.0.0.1:")}
 
 
-def _make_users(place: Place, admin: str) -> dict[str, str]:
-    raise SandboxError("the broker's users cannot be made yet")
+def _make_users(place: Place, address: str) -> dict[str, str]:
+    nodes = [word for node in NODES for word in ("--compute", node)]
+    who = ["--frontend", "frontend", "--nas", NAS, *nodes]
+    where = ["--url-dir", place.path("etc", "broker"), "--broker-address", address]
+    tool = ["--rabbitmqctl", place.path("broker", "rabbitmqctl")]
+    made = run("env", f"PYTHONPATH={CHECKOUT}/lib", *ONELUN, "broker", "setup", *who, *where, *tool, timeout_s=60)
+    urls = {}
+    for path in made.splitlines():
+        with open(path) as file:
+            urls[os.path.basename(path).removesuffix(".url")] = file.read().strip()
+    return urls
 
 
 def has_queue(url: str, node: str) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+ONELUN = (sys.executable, "-m", "onelun.cli.main")
 # Each sandbox takes a /24 of 198.18.0.0/15 (RFC 2544: test networks) and two of the user ids 60706 to 61183, which
 # systemd's list of user ids leaves unused; so there are 200 of them.
 IDS = range(200)

@@ -15,7 +15,8 @@ from tests.support.sandbox.processes import Process, look, marked
 def take_place(number: int | None, directory: str | None, owner: int | None) -> Place:
     """A new sandbox's directory; the lowest free number unless one is given. SandboxError when it is taken.
 
-    `owner` is the process whose sandbox it is: when it is gone, `down` without a number ends this sandbox too.
+    `owner` is the process whose sandbox it is, until told otherwise ourselves: when it is gone, `down` without a number
+    ends this sandbox too.
     """
     for candidate in IDS if number is None else (number,):
         place = Place(candidate, os.path.abspath(directory or default_dir(candidate)))
@@ -32,15 +33,17 @@ def take_place(number: int | None, directory: str | None, owner: int | None) -> 
         except OSError as error:
             raise SandboxError(f"cannot make {place.dir}: {error.strerror}") from error
         os.chmod(place.dir, 0o711)
-        write(place, checkout=CHECKOUT, owner=_words(look(owner)) if owner else None)
+        keep_owner(place, owner or os.getpid())
         return place
     if number is None:
         raise SandboxError("there is no free number for a sandbox: end some with scripts/sandbox down --id N")
     raise SandboxError(f"sandbox {number} is up, or was not ended: scripts/sandbox down --id {number}")
 
 
-def _words(process: Process) -> list[int]:
-    return [process.pid, process.started]
+def keep_owner(place: Place, pid: int | None) -> None:
+    """Note for which process the sandbox is; for None, that it is for a person, until `down`."""
+    process = look(pid) if pid else None
+    write(place, checkout=CHECKOUT, owner=[process.pid, process.started] if process else None)
 
 
 def read(place: Place) -> dict[str, Any]:
@@ -80,8 +83,8 @@ def known() -> list[Place]:
 
 
 def to_end() -> list[Place]:
-    """What `down` without a number ends: the sandboxes of this checkout that nobody who lives has made for himself."""
-    return [place for place in known() if _is_ours(place) and not _has_living_owner(place)]
+    """What `down` without a number ends: number 0, and whatever was left behind by who made it for himself."""
+    return [place for place in known() if _is_ours(place) and (place.number == 0 or _is_left_behind(place))]
 
 
 def _is_ours(place: Place) -> bool:
@@ -89,6 +92,7 @@ def _is_ours(place: Place) -> bool:
     return checkout in (None, CHECKOUT) or not os.path.isdir(checkout)
 
 
-def _has_living_owner(place: Place) -> bool:
-    pid, started = read(place).get("owner") or (0, 0)
-    return Process(pid, started, "").alive()
+def _is_left_behind(place: Place) -> bool:
+    facts = read(place)
+    pid, started = facts.get("owner") or (0, 0)
+    return not facts or (bool(pid) and not Process(pid, started, "").alive())

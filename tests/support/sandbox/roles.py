@@ -6,16 +6,11 @@ import json
 import os
 import sys
 
-from tests.support.sandbox.place import CHECKOUT, CLOUD, HOSTS, NAS, NODES, POOL, Place
+from tests.support.sandbox.place import CHECKOUT, CLOUD, HOSTS, NAS, NODES, ONELUN, POOL, Place
 from tests.support.sandbox.processes import Process, start
 from tests.support.sandbox.targets import PORT, tgt_control
 
 Settings = dict[str, object]
-
-
-def broker_users() -> list[str]:
-    """The broker's users, one a role and node."""
-    return ["frontend", f"nas.{NAS}", *(f"compute.{node}" for node in NODES)]
 
 
 def write_configurations(place: Place, urls: dict[str, str]) -> None:
@@ -80,7 +75,7 @@ def toml(settings: Settings, prefix: str = "") -> str:
 
 def start_agent(place: Place, host: str, inside: int) -> Process:
     """Start the agent of a host in its namespaces."""
-    argv = [sys.executable, "-m", "onelun.cli.main", "nas" if host == NAS else "compute"]
+    argv = [*ONELUN, "nas" if host == NAS else "compute"]
     env = {"ONELUN_CONFIG": place.config(host), "PYTHONPATH": f"{CHECKOUT}/lib", "HOME": place.path("hosts", host)}
     return start(place, host, argv, inside=inside, env=env)
 

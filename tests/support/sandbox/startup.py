@@ -37,6 +37,8 @@ def up(number: int | None, directory: str | None, owner: int | None, say: Say) -
     try:
         with _starting(place):
             _build(place, say)
+            record.keep_owner(place, owner)
+            record.write(place, ready=True)
     except BaseException:
         down(place)
         raise
@@ -73,7 +75,6 @@ def _build(place: Place, say: Say) -> None:
     for role in (*HOSTS, "frontend"):
         wait_for_role(place, role)
     say("agents and frontend answer")
-    record.write(place, ready=True)
 
 
 def restart(place: Place, role: str) -> None:
