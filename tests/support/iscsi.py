@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
+from tests.support.requires import requires
 
 from onelun.compute.connectors.base import Connector, Export
 from onelun.compute.connectors.memory import MemoryConnector
@@ -164,6 +165,8 @@ class TgtLab(Lab):
 @contextmanager
 def lab(kind: str) -> Iterator[Lab]:
     """A lab of that kind in a directory of its own. Paths of unix sockets must be short."""
+    if kind != "memory":
+        requires("root", "loop", "fuse", "tgtd", "iscsi-inq", "qemu-storage-daemon", "nbdfuse", "losetup")
     directory = tempfile.mkdtemp(prefix="onelun-")
     try:
         if kind == "memory":
