@@ -18,7 +18,8 @@ def take_place(number: int | None, directory: str | None, owner: int | None) -> 
     `owner` is the process whose sandbox it is, until told otherwise ourselves: when it is gone, `down` without a number
     ends this sandbox too.
     """
-    for candidate in IDS if number is None else (number,):
+    # Number 0 is for a person, who gives none.
+    for candidate in IDS[1:] if number is None else (number,):
         place = Place(candidate, os.path.abspath(directory or default_dir(candidate)))
         if any(blank in place.dir for blank in " \t\n\\") or len(place.dir) > 60:
             raise SandboxError(
@@ -84,7 +85,7 @@ def known() -> list[Place]:
 
 def to_end() -> list[Place]:
     """What `down` without a number ends: number 0, and whatever was left behind by who made it for himself."""
-    return [place for place in known() if _is_ours(place) and (place.number == 0 or _is_left_behind(place))]
+    return [place for place in known() if _is_ours(place) and not _is_kept(place)]
 
 
 def _is_ours(place: Place) -> bool:
@@ -92,7 +93,9 @@ def _is_ours(place: Place) -> bool:
     return checkout in (None, CHECKOUT) or not os.path.isdir(checkout)
 
 
-def _is_left_behind(place: Place) -> bool:
+def _is_kept(place: Place) -> bool:
     facts = read(place)
     pid, started = facts.get("owner") or (0, 0)
-    return not facts or (bool(pid) and not Process(pid, started, "").alive())
+    if pid:
+        return Process(pid, started, "").alive()
+    return bool(facts) and place.number != 0
