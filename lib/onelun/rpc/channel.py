@@ -16,6 +16,8 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel as PikaChannel
 from pika.frame import Method
 
+from onelun.deadline import Deadline
+
 T = TypeVar("T")
 
 
@@ -38,7 +40,8 @@ class Outcome(enum.Enum):
     ROUTED = enum.auto()  # it is in a queue
     UNROUTABLE = enum.auto()  # no queue wants it; nobody has it
     NACKED = enum.auto()  # the broker could not take it
-    LOST = enum.auto()  # the connection went away before the broker said anything: it may or may not be in a queue
+    UNSENT = enum.auto()  # it did not go out: the connection was lost, or others' messages took all the time
+    LOST = enum.auto()  # the broker said nothing, or the connection went away first: it may or may not be in a queue
 
 
 class Delivery(NamedTuple):
@@ -101,20 +104,25 @@ class Channel:
         if self.is_open:
             self._raw.basic_ack(tag)
 
-    async def publish(self, exchange: str, key: str, body: bytes, properties: BasicProperties) -> Outcome:
-        """Publish and return what the broker says. The message leaves before the first suspension, so order is kept.
+    async def publish(
+        self, exchange: str, key: str, body: bytes, properties: BasicProperties, deadline: Deadline
+    ) -> Outcome:
+        """Publish and return what the broker says by `deadline`. Needs `confirm_deliveries`.
 
-        Raises Refusal when the broker does not let us publish this. Needs `confirm_deliveries`.
+        Raises Lost when the message did not go out, and Refusal when the broker does not let us publish it.
         """
         if not self.is_open:
-            raise self.ended.result() if self.ended.done() else Lost("the channel is closing")
+            raise Lost("the channel is closed")
         self._published += 1
         tag = self._published
         verdict: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._unconfirmed[tag] = _Published(exchange, key, properties.message_id, verdict)
         try:
             self._raw.basic_publish(exchange, key, body, properties, mandatory=True)
-            return await verdict
+            async with asyncio.timeout(deadline.left_s()):
+                return await verdict
+        except TimeoutError:
+            return Outcome.LOST
         finally:
             self._unconfirmed.pop(tag, None)
 

@@ -64,29 +64,30 @@ class Client:
 
         Raises Unreachable when it is certainly not.
         """
-        session, queue = await self._mailbox.queue(deadline)
-        await self._flowing(session, deadline)
         # What waits in the queue longer than this, because its agent hangs, goes away by itself.
-        expiration = str(int(1000 * (request.start_within or self.limits.accept_s)) + 1)
-        properties = properties_of(
-            message_id=request_id,
-            reply_to=queue,
-            user_id=self._link.user,
-            headers={"interim": True},
-            expiration=expiration,
-        )
-        try:
-            async with asyncio.timeout(deadline.left_s()):
-                outcome = await session.publish(self._link.exchange, node, encode(request), properties)
-        except TimeoutError:
-            return False
-        except Refusal as refusal:
-            raise Unreachable(self._explained(node, refusal)) from refusal
-        if outcome is Outcome.UNROUTABLE:
-            raise Unreachable(f"no agent called {node} is connected to the broker", node=node)
-        if outcome is Outcome.NACKED:
-            raise Unreachable(f"the broker could not take {_name(request)} for {node}")
-        return outcome is Outcome.ROUTED
+        expiration_ms = int(1000 * (request.start_within or self.limits.accept_s)) + 1
+        while True:
+            session, queue = await self._mailbox.queue(deadline)
+            await self._flowing(session, deadline)
+            properties = properties_of(
+                message_id=request_id,
+                reply_to=queue,
+                user_id=self._link.user,
+                headers={"interim": True},
+                expiration=str(expiration_ms),
+            )
+            try:
+                outcome = await session.publish(self._link.exchange, node, encode(request), properties, deadline)
+            except Refusal as refusal:
+                raise Unreachable(self._explained(node, refusal)) from refusal
+            if outcome is Outcome.UNROUTABLE:
+                raise Unreachable(f"no agent called {node} is connected to the broker", node=node)
+            if outcome is Outcome.NACKED:
+                raise Unreachable(f"the broker could not take {_name(request)} for {node}")
+            if outcome is not Outcome.UNSENT:
+                return outcome is Outcome.ROUTED
+            if deadline.over():
+                raise Unreachable(f"the broker at {self._link.address} took no message in time")
 
     async def _query(self, inbox: Inbox, request: Request, deadline: Deadline) -> dict[str, Any]:
         """Ask until there is an answer: what comes here is read, or may be done twice."""

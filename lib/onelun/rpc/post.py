@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 # A caller of the bare protocol cannot ask again, so its answer waits for the broker this long.
 KEEP_S = 300.0
+CONFIRM_S = 30.0
 
 
 def error_body(action: str | None, error: OnelunError) -> bytes:
@@ -55,16 +56,15 @@ class Post:
             user_id=self._link.user,
         )
         deadline = Deadline.after(keep_s)
-        outcome = Outcome.LOST
         # A reply whose confirm is lost is sent again: twice is better than never for a caller that cannot ask again.
-        while outcome is Outcome.LOST and (not deadline.over() or keep_s == 0):
+        while True:
             try:
                 session = await self._link.session(deadline)
-                outcome = await session.publish("", queue, body, properties)
+                outcome = await session.publish("", queue, body, properties, Deadline.after(CONFIRM_S))
             except (Unreachable, Refusal) as error:
                 log.warning("reply state=dropped id=%s reason=%s", asker.correlation_id, error)
                 return
-            if keep_s == 0:
+            if outcome not in (Outcome.LOST, Outcome.UNSENT) or deadline.over():
                 break
         if outcome is not Outcome.ROUTED:
             log.info("reply state=%s id=%s", outcome.name.lower(), asker.correlation_id)

@@ -10,6 +10,7 @@ from pika import BasicProperties, ConnectionParameters, PlainCredentials, SSLOpt
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.frame import Method
 
+from onelun.deadline import Deadline
 from onelun.errors import Rejected, Unreachable
 from onelun.rpc.address import Address
 from onelun.rpc.channel import Channel, Lost, Outcome, open_channel, settle
@@ -24,7 +25,7 @@ class Session:
     def __init__(self, connection: AsyncioConnection, address: Address, lost: asyncio.Future[Unreachable]) -> None:
         self._connection = connection
         self._lanes: dict[str, Channel] = {}
-        self._opening = asyncio.Lock()
+        self._turns: dict[str, asyncio.Lock] = {}
         self.address = address
         self.lost = lost
         self.blocked: str | None = None
@@ -42,22 +43,23 @@ class Session:
             raise Lost("the connection is closed")
         return await open_channel(self._connection)
 
-    async def publish(self, exchange: str, key: str, body: bytes, properties: BasicProperties) -> Outcome:
-        """Publish and return what became of the message. Messages to one exchange keep their order.
+    async def publish(
+        self, exchange: str, key: str, body: bytes, properties: BasicProperties, deadline: Deadline
+    ) -> Outcome:
+        """Publish and return what is known of the message by `deadline`. Messages to one exchange keep their order.
 
-        A refusal ends the channel with everything unconfirmed on it, so each exchange has a channel of its own,
-        opened again when needed. Raises Refusal when the broker does not let us publish this.
+        A refusal ends the channel with everything unconfirmed on it. So each exchange has a channel of its own, opened
+        again when needed, and one message at a time is unconfirmed (0.4 ms on loopback): others do not become unknown
+        with it. Raises Refusal when the broker does not let us publish this.
         """
         try:
-            lane = self._lanes.get(exchange)
-            if lane is None or not lane.is_open:
-                lane = await self._lane(exchange)
-        except Lost:
-            return Outcome.LOST
-        try:
-            return await lane.publish(exchange, key, body, properties)
-        except Lost:
-            return Outcome.LOST
+            async with asyncio.timeout(deadline.left_s()) as limit, self._turns.setdefault(exchange, asyncio.Lock()):
+                lane = self._lanes.get(exchange) or await self._open_lane(exchange)
+                # From here on the message may be out; how long to wait for its confirm is decided there.
+                limit.reschedule(None)
+                return await lane.publish(exchange, key, body, properties, deadline)
+        except (Lost, TimeoutError):
+            return Outcome.UNSENT
 
     async def close(self) -> None:
         """End the connection in order. Ending an ended one succeeds."""
@@ -66,14 +68,12 @@ class Session:
                 self._connection.close()
             await asyncio.wait({self.lost}, timeout=CLOSE_S)
 
-    async def _lane(self, exchange: str) -> Channel:
-        async with self._opening:
-            lane = self._lanes.get(exchange)
-            if lane is None or not lane.is_open:
-                lane = await self.channel()
-                await lane.confirm_deliveries()
-                self._lanes[exchange] = lane
-            return lane
+    async def _open_lane(self, exchange: str) -> Channel:
+        lane = await self.channel()
+        await lane.confirm_deliveries()
+        self._lanes[exchange] = lane
+        lane.ended.add_done_callback(lambda _: self._lanes.pop(exchange, None))
+        return lane
 
     def _on_blocked(self, _: object, frame: Method[spec.Connection.Blocked]) -> None:
         self.blocked = str(frame.method.reason or "no reason given")

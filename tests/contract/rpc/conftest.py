@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tests.support.broker import PrivateBroker
 
 from onelun.config import Limits
 from onelun.deadline import Deadline
@@ -28,7 +29,6 @@ from onelun.rpc.message import (
     ZvolMapped,
 )
 from onelun.rpc.server import Server
-from tests.support.broker import PrivateBroker
 
 # Short enough for a test, long enough for a busy machine.
 LIMITS = Limits(accept_s=2.0, finish_s=20.0, progress_s=0.2, preempt_s=1.0)
