@@ -114,7 +114,7 @@ async def test_a_readonly_disk_is_only_read(node: Node) -> None:
     assert as_owner("dd", "if=/dev/zero", f"of={node.disk}", "bs=64k", "count=1", "conv=notrunc").returncode != 0
 
 
-async def test_a_loop_node_belongs_to_whom_it_did_before_when_the_device_goes(node: Node) -> None:
+async def test_a_loop_node_is_roots_again_when_the_device_goes(node: Node) -> None:
     device = (await node.ask(node.request(node.lab.offer("one-1", "node1")))).bdev
     assert os.stat(device).st_uid == OWNER[0]
 

@@ -27,7 +27,8 @@ from tests.support.iscsi import lab as make_lab
 
 from onelun.compute.connectors.base import Export
 from onelun.compute.processes import working_below
-from onelun.errors import Busy, CommandFailed
+from onelun.errors import Busy, CommandFailed, Unreachable
+from onelun.model import Portal
 
 
 @pytest.fixture
@@ -208,6 +209,48 @@ async def test_the_session_ends_with_the_disconnect(iscsi: TgtLab) -> None:
     await host.disconnect(export.iqn)
 
     assert iscsi.sessions() == ""
+
+
+async def test_a_portal_that_takes_connections_and_says_nothing_is_unreachable(iscsi: TgtLab) -> None:
+    host = iscsi.connector("node1")
+    silent = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
+    portal = Portal("127.0.0.1", silent.sockets[0].getsockname()[1])
+    begun = time.monotonic()
+
+    with pytest.raises(Unreachable, match="no login"):
+        await host.connect(msgspec.structs.replace(iscsi.offer("one-1", "node1"), portal=portal))
+
+    assert time.monotonic() - begun < 10
+    assert leftovers(iscsi) == []
+    silent.close()
+
+
+@pytest.mark.parametrize("delay_ms", range(0, 60, 4))
+async def test_a_cancelled_connect_leaves_nothing(iscsi: TgtLab, delay_ms: int) -> None:
+    host = iscsi.connector("node1")
+    export = iscsi.offer("one-1", "node1")
+    connecting = asyncio.create_task(host.connect(export))
+    await asyncio.sleep(delay_ms / 1000)
+
+    connecting.cancel()
+    await asyncio.wait([connecting])
+
+    if not connecting.cancelled():
+        await host.disconnect(export.iqn)
+    assert leftovers(iscsi) == []
+    assert len(read(await host.connect(export), 512)) == 512
+
+
+async def test_a_writer_goes_on_when_the_target_daemon_is_back(iscsi: TgtLab) -> None:
+    export = iscsi.offer("one-1", "node1")
+    device = await iscsi.connector("node1").connect(export)
+    write(device, b"1" * 4096)
+
+    iscsi.restart()
+    iscsi.offer("one-1", "node1")
+    await asyncio.to_thread(write, device, b"2" * 4096, 4096)
+
+    assert content(iscsi.backing(export))[:8192] == b"1" * 4096 + b"2" * 4096
 
 
 def make_tree(place: str) -> str:

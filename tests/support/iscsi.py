@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
-import time
 import uuid as uuids
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
 from tests.support.requires import requires
+from tests.support.tgt import PrivateTgtd, free_port
 
 from onelun.compute.connectors.base import Connector, Export
 from onelun.compute.connectors.memory import MemoryConnector
@@ -27,12 +25,6 @@ MIB = 1 << 20
 
 def initiator(host: str) -> str:
     return f"iqn.2026-11.io.onelun.host:{host}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Lab:
@@ -99,13 +91,12 @@ class TgtLab(Lab):
 
     def __init__(self, directory: str) -> None:
         super().__init__(directory, Portal("127.0.0.1", free_port()))
-        self._env = {**os.environ, "TGT_IPC_SOCKET": f"{directory}/ctl"}
-        with open(f"{directory}/tgtd.log", "wb") as log:
-            argv = ["tgtd", "-f", "-t", "1", "--iscsi", f"portal={self.portal}"]
-            self._tgtd = subprocess.Popen(argv, stdout=log, stderr=log, env=self._env)
+        self._tgtd = PrivateTgtd(directory, [str(self.portal)], threads=1)
+        self._tgtd.start()
+        assert "unable to bind" not in self._tgtd.log.read_text()
+        self._env = {**os.environ, "TGT_IPC_SOCKET": self._tgtd.control_socket.removesuffix(".0")}
         self._tids: dict[str, int] = {}
         self._next = 1
-        self._wait()
 
     def connector(self, host: str) -> Connector:
         return UserspaceConnector(f"{self.directory}/{host}", node=host)
@@ -137,9 +128,14 @@ class TgtLab(Lab):
         return "\n".join(line for line in shown.splitlines() if "Initiator:" in line)
 
     def stop(self) -> None:
-        """tgtd ignores SIGTERM."""
-        self._tgtd.send_signal(signal.SIGKILL)
-        self._tgtd.wait(10)
+        self._tgtd.kill()
+
+    def restart(self) -> None:
+        """Kill tgtd and start it again; it offers nothing then."""
+        self._tgtd.kill()
+        self._tgtd.start()
+        self._tids.clear()
+        self.targets.clear()
 
     def _delete(self, iqn: str) -> None:
         self._admin("--mode", "target", "--op", "delete", "--force", "--tid", str(self._tids.pop(iqn)))
@@ -149,17 +145,6 @@ class TgtLab(Lab):
         done = subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=10, check=False)
         assert done.returncode == 0, f"{argv}: {done.stderr}"
         return done.stdout
-
-    def _wait(self) -> None:
-        until = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection((self.portal.address, self.portal.port), 1).close()
-            except OSError:
-                assert time.monotonic() < until, "tgtd does not listen"
-                time.sleep(0.02)
-            else:
-                return
 
 
 @contextmanager

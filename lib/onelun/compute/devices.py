@@ -11,19 +11,11 @@ import sys
 
 from onelun import command
 from onelun.beneath import Owner
+from onelun.compute import flush as program
 from onelun.errors import Busy, CommandFailed
 
 # A probe by udev or blkid has the device open for some milliseconds after it appears.
 _PROBED_S = (0.05, 0.1, 0.2, 0.4)
-# In a process of its own, because both calls wait in the kernel, uninterruptibly, when the path to the NAS is dead.
-_FLUSH = """
-import os, sys
-try:
-    descriptor = os.open(sys.argv[1], os.O_RDONLY | os.O_EXCL)
-    os.fsync(descriptor)
-except OSError as error:
-    sys.exit(error.errno)
-"""
 # To look at an open file of these may ask a server that does not answer.
 _REMOTE = ("nfs", "cifs", "smb", "ceph", "fuse", "9p", "gluster", "afs")
 
@@ -43,7 +35,7 @@ async def flush(device: str, *, timeout_s: float) -> None:
     Raises Busy when the device is mounted, swapped on, or held by another device (open(2), O_EXCL); CommandFailed when the
     writes fail or take longer.
     """
-    argv = (sys.executable, "-I", "-S", "-c", _FLUSH, device)
+    argv = (sys.executable, "-I", "-S", program.__file__, device)
     status = (await command.run(*argv, timeout_s=timeout_s, check=False)).status
     if status == errno.EBUSY:
         raise Busy(f"{device} is in use: {'; '.join(_claims(device)) or 'something holds it'}", device=device)

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import os
-import stat
 import time
-
-import msgspec
 
 from onelun import command
 from onelun.errors import CommandFailed
 
 _TOOL_S = 5.0
 _BLOCKS = "/sys/block"
-
-
-class Access(msgspec.Struct, frozen=True):
-    """Who may open a device node: loop nodes stay when their device goes, so what was there before is put back."""
-
-    uid: int
-    gid: int
-    mode: int
-
-
-def access(device: str) -> Access:
-    """Who may open `device` now."""
-    status = os.stat(device)
-    return Access(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
 
 async def attach(path: str, *, readonly: bool) -> str:
@@ -60,10 +44,14 @@ async def detach(device: str, path: str) -> bool:
     return True
 
 
-def give_back(device: str, before: Access) -> None:
-    """Set the node as it was `before`."""
-    os.chown(device, before.uid, before.gid)
-    os.chmod(device, before.mode)
+def give_back(device: str) -> None:
+    """Make the node root's again: loop nodes stay when their device goes, and the next one may be anybody's."""
+    try:
+        group = grp.getgrnam("disk").gr_gid
+    except KeyError:
+        group = 0
+    os.chown(device, 0, group)
+    os.chmod(device, 0o660)
 
 
 def devices_of(path: str) -> list[str]:

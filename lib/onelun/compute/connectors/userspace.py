@@ -41,7 +41,6 @@ class Session(msgspec.Struct, frozen=True):
     session: Daemon | None = None
     file: Daemon | None = None
     device: str | None = None
-    before: loop.Access | None = None
 
 
 class UserspaceConnector(Connector):
@@ -109,7 +108,7 @@ class UserspaceConnector(Connector):
             state = msgspec.structs.replace(state, file=await bridge.start_file(directory, readonly=export.readonly))
             _save(directory, state)
             device = await loop.attach(bridge.file_of(directory), readonly=export.readonly)
-            _save(directory, msgspec.structs.replace(state, device=device, before=loop.access(device)))
+            _save(directory, msgspec.structs.replace(state, device=device))
             if loop.size_bytes(device) != identity.size_bytes:
                 raise Conflict(
                     f"{device} has {loop.size_bytes(device)} bytes, its target {export.iqn} {identity.size_bytes}"
@@ -138,18 +137,17 @@ class UserspaceConnector(Connector):
         known = _load(directory)
         if not gently:
             await _end_all(directory, known, grace_s=0)
-        await _detach(directory, known, gently=gently)
+        await _detach(directory, gently=gently)
         await _end_all(directory, known, grace_s=_GRACE_S)
         if not await bridge.unmount(directory):
             raise CommandFailed(f"{bridge.file_of(directory)} cannot be unmounted", path=directory)
         shutil.rmtree(directory)
 
 
-async def _detach(directory: str, known: Session | None, *, gently: bool) -> None:
+async def _detach(directory: str, *, gently: bool) -> None:
     path = bridge.file_of(directory)
     for device in await asyncio.to_thread(loop.devices_of, path):
-        if known and known.before and known.device == device:
-            loop.give_back(device, known.before)
+        loop.give_back(device)
         if not await loop.detach(device, path) and gently:
             raise Busy(f"{device} was opened while it was being disconnected", device=device)
 
