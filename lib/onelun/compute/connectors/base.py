@@ -50,7 +50,8 @@ class Connector(ABC):
 
         Connected already and healthy: the identity is verified again and the same device returned; dead: it is made anew.
         Ends within 30 s. Raises Unreachable (no route, no such portal), Rejected (login refused: initiator or secret),
-        NotFound (no such target or LUN), Conflict (the device is another volume, or has another size); then nothing stays connected.
+        NotFound (no such target or LUN), Conflict (the device is another volume, or has another size); what was not
+        connected before is not then. A device that is in use is never cut off.
         """
 
     @abstractmethod
