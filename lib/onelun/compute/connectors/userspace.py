@@ -95,7 +95,15 @@ class UserspaceConnector(Connector):
         return found
 
     def _directory(self, iqn: str) -> str:
-        return f"{self._run_dir}/{hashlib.sha256(iqn.encode()).hexdigest()[:16]}"
+        """The directory of a target. No other host's on this machine has the same path.
+
+        Hosts of a sandbox may have the same `run_dir`, each in a mount namespace of its own, and the kernel's list of loop
+        devices shows the paths of all of them alike.
+        """
+        os.makedirs(self._run_dir, mode=0o700, exist_ok=True)
+        place = os.stat(self._run_dir)
+        key = f"{place.st_dev}:{place.st_ino}:{iqn}"
+        return f"{self._run_dir}/{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     async def _build(self, directory: str, export: Export, identity: Identity) -> str:
         async with AsyncExitStack() as undo:
