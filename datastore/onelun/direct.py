@@ -52,15 +52,22 @@ def _take_slot(directory: bytes, deadline: float) -> bool:
 
 
 def _directory(socket: bytes) -> bytes:
-    """The socket's directory, or one of our own in /tmp where that cannot be written."""
-    directory = socket.rpartition(b"/")[0] or b"."
-    if posix.access(directory, posix.W_OK):
-        return directory
+    """The socket's directory, or one of our own in /tmp where that is not ours."""
+    directory = socket.rpartition(b"/")[0] or b"/"
+    try:
+        if _is_ours(directory):
+            return directory
+    except OSError:
+        pass  # there is none, which is why nobody listens
     directory = b"/tmp/onelun-%d" % posix.getuid()
     try:
         posix.mkdir(directory, 0o700)
     except FileExistsError:
-        found = posix.lstat(directory)
-        if found.st_uid != posix.getuid() or found.st_mode & 0o170077 != 0o040000:
+        if not _is_ours(directory):
             raise TrustError(f"{shown(directory)} is not a directory of our own") from None
     return directory
+
+
+def _is_ours(directory: bytes) -> bool:
+    found = posix.lstat(directory)
+    return found.st_uid == posix.getuid() and found.st_mode & 0o170077 == 0o040000

@@ -18,6 +18,8 @@ from onelun.model import Kind, Owner
 from onelun.rpc import message as m
 from onelun.rpc.schema import Reply, Request
 
+GIB = 1 << 30
+
 
 @dataclass
 class Volume:
@@ -79,7 +81,7 @@ class Cloud:
         request: Request,
         *,
         deadline: Deadline,
-        id: str | None = None,  # noqa: A002 - as the Asker has it
+        id: str | None = None,
         on_progress: Callable[[str], None] | None = None,
     ) -> Reply:
         self.asked.append((node, request, id))
