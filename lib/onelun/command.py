@@ -77,7 +77,8 @@ async def _communicate(
 ) -> tuple[bytes, bytes]:
     if on_output is None:
         return await process.communicate(stdin)
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     errors = asyncio.create_task(process.stderr.read())
     while piece := await process.stdout.read(65536):
         on_output(piece)

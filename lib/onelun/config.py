@@ -61,7 +61,7 @@ class Frontend(_Section, frozen=True, kw_only=True):
     initiator: str = "iqn.2026-11.io.onelun.host:frontend"
     api: str | None = None
     api_auth: str = "~/.one/one_auth"
-    staging: str = "/var/tmp"
+    staging: str = "/var/tmp"  # noqa: S108 every file in it is made by mkstemp
     max_image_gib: int = 16384
 
 

@@ -104,7 +104,8 @@ class ProtocolError(OnelunError):
 
 
 def _tree(root: type[OnelunError]) -> dict[str, type[OnelunError]]:
-    found = {root.code: root}
+    # A room's own kind of an error that keeps its parent's code stays in that room: on the wire it is its parent.
+    found = {root.code: root} if "code" in vars(root) else {}
     for child in root.__subclasses__():
         found.update(_tree(child))
     return found

@@ -19,6 +19,7 @@ _RESERVED = ("snapshot", "pvmove")
 _INITIATOR = re.compile(r"(?:iqn|eui|naa)\.[a-z0-9.:-]{1,219}")
 _EPOCH = re.compile(r"iqn\.2026-11\.io\.onelun\.([a-z0-9.-]+):([a-z0-9.-]+)\.e([1-9][0-9]*)")
 
+_LONGEST_IQN = 223
 IQN_PREFIX = "iqn.2026-11.io.onelun."
 DEVICES = "/dev/onelun"
 
@@ -92,8 +93,14 @@ def volatile_volume(vm_id: int, disk_id: int) -> str:
 
 
 def target_iqn(source: Source, epoch: int) -> str:
-    """The name of the target of one attachment. Compare IQNs whole: one-1 is not one-10."""
-    return f"{IQN_PREFIX}{source.nas}:{source.pool}.{source.volume}.e{epoch}"
+    """The name of the target of one attachment. Compare IQNs whole: one-1 is not one-10.
+
+    Raises Rejected when the three names together are too long for one (RFC 3720: 223 bytes).
+    """
+    iqn = f"{IQN_PREFIX}{source.nas}:{source.pool}.{source.volume}.e{epoch}"
+    if len(iqn) > _LONGEST_IQN:
+        raise Rejected(f"the names in {source} are too long together for the name of an iSCSI target")
+    return iqn
 
 
 def target_account(iqn: str) -> str:

@@ -8,7 +8,7 @@ from onelun.rpc.schema import Reply, Request
 
 
 class Hello(Request, tag="hello", frozen=True):
-    """Who are you?"""
+    """Ask who the agent is."""
 
 
 class HelloIs(Reply, tag="hello_is", frozen=True):

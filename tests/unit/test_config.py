@@ -1,0 +1,89 @@
+"""The configuration."""
+
+import pytest
+from click.testing import CliRunner
+
+from onelun.cli.main import main
+from onelun.config import load
+from onelun.errors import Rejected
+
+FRONTEND = '[frontend]\ncloud = "4f2c1f0e-7a55-4c58-9b5c-0c7f3a6f1a01"\n'
+NAS = '[nas]\nname = "nas1"\n[nas.pools.tank]\nbackend = "file"\npath = "/srv/tank"\n'
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        path = tmp_path / "onelun.toml"
+        path.write_text(text)
+        return {"ONELUN_CONFIG": str(path)}
+
+    return write
+
+
+def test_every_value_says_where_it_came_from(written):
+    environ = {**written(FRONTEND + "[limits]\naccept_s = 3\n"), "ONELUN_AMQP_URL": "amqp://u:p@127.0.0.1/"}
+
+    loaded = load(environ)
+
+    assert loaded.config.limits.accept_s == 3
+    assert loaded.origin["limits.accept_s"] == environ["ONELUN_CONFIG"]
+    assert loaded.origin["limits.finish_s"] == "default"
+    assert loaded.origin["broker.url"] == "ONELUN_AMQP_URL"
+    assert loaded.config.broker.url == "amqp://u:p@127.0.0.1/"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[frontend\n", "is no TOML"),
+        (FRONTEND + "colour = 1\n", "colour"),
+        ("[nonsense]\n", "nonsense"),
+        ("[frontend]\n", "cloud"),
+        ('[frontend]\ncloud = "x"\n', "frontend.cloud"),
+        (FRONTEND + "nas = 3\n", "nas"),
+        (FRONTEND + 'initiator = "node1"\n', "initiator"),
+        (NAS.replace("nas1", "NAS 1"), "nas.name"),
+        (NAS.replace("tank]", "'../x']"), "nas.pools"),
+        (NAS.replace('name = "nas1"', 'name = "nas1"\ndefault_pool = "lake"'), "default_pool"),
+        ('[nas]\nname = "nas1"\n[nas.pools]\n', "names no pool"),
+        ('[compute]\nname = "node1"\n', "initiator"),
+        ('[limits]\naccept_s = "soon"\n', "accept_s"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused_naming_the_key(written, text, what):
+    with pytest.raises(Rejected, match=what):
+        load(written(text))
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(Rejected, match=r"/nowhere/onelun\.toml"):
+        load({"ONELUN_CONFIG": "/nowhere/onelun.toml"})
+
+
+def test_config_show_prints_what_is_in_force_and_hides_passwords(written):
+    environ = written(FRONTEND + '[broker]\nurl = "amqp://frontend:s3cret@127.0.0.1:5672/%2F"\n')
+
+    shown = CliRunner().invoke(
+        main, ["config", "show"], env={**environ, "ONELUN_AMQP_URL": None, "ONELUN_SOCKET": None}
+    )
+
+    assert shown.exit_code == 0
+    assert "s3cret" not in shown.output
+    assert f"broker.url = 'amqp://frontend:***@127.0.0.1:5672/%2F'  # {environ['ONELUN_CONFIG']}" in shown.output
+    assert "limits.accept_s = 5.0  # default" in shown.output
+
+
+def test_config_show_says_in_one_line_what_is_wrong(written):
+    shown = CliRunner().invoke(main, ["config", "show"], env=written(FRONTEND + "colour = 1\n"))
+
+    assert shown.exit_code == 1
+    assert shown.output.startswith("Error: the configuration ")
+    assert shown.output.count("\n") == 1
+
+
+def test_a_role_without_its_section_says_which_one_is_missing(written):
+    shown = CliRunner().invoke(main, ["nas"], env=written(FRONTEND))
+
+    assert shown.exit_code == 1
+    assert "no section [nas]" in shown.output
