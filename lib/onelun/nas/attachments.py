@@ -15,7 +15,7 @@ import secrets
 import msgspec
 
 from onelun.deadline import Deadline
-from onelun.errors import Conflict, NoReply, OnelunError, Unreachable
+from onelun.errors import CommandFailed, Conflict, NoReply, OnelunError, Unreachable
 from onelun.model import Attachment, State, Target, Volume
 from onelun.naming import Source, target_account, target_iqn
 from onelun.nas.backends.base import Backend
@@ -91,12 +91,14 @@ class Attachments:
         force: bool,
         deadline: Deadline,
         of: str,
+        discard: bool = False,
     ) -> bool:
         """End the attachment; return whether the host still owes the clean-up.
 
         `path` is the placement that ends; while others on the host need the device only its link goes. Without a path all
-        of them end. `force` fences a host that does not answer. Raises Busy (the host has it open), Unreachable and
-        NoReply; the target then stays.
+        of them end. `force` fences a host that does not answer; it, and `discard` (the content is about to be destroyed),
+        let go of what cannot be flushed. Raises Busy (the host has it open), CommandFailed (it cannot flush), Unreachable
+        and NoReply; the target then stays.
         """
         async with self._hosts.turn(row.host):
             placed = self._catalogue.placements(uuid=row.uuid, host=row.host)
@@ -110,7 +112,11 @@ class Attachments:
             self._catalogue.put(row)
             owes = False
             try:
-                await self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=of, step="tear_down")
+                await self._tear_down(row, request, lossy=force or discard, deadline=deadline, of=of)
+            except CommandFailed:
+                # A dead device is connected anew by the next sync with the host; then its last writes can be flushed.
+                self._catalogue.put(_as(row, UNKNOWN))
+                raise
             except (Unreachable, NoReply) as error:
                 if not force:
                     self._catalogue.put(_as(row, UNKNOWN))
@@ -183,6 +189,18 @@ class Attachments:
             )
         )
         return row
+
+    async def _tear_down(
+        self, row: AttachmentRow, request: TearDown, *, lossy: bool, deadline: Deadline, of: str
+    ) -> None:
+        try:
+            await self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=of, step="tear_down")
+        except CommandFailed as error:
+            if not lossy:
+                raise
+            log.warning("detach unflushed=%s host=%s reason=%s", row.iqn, row.host, error)
+            request = msgspec.structs.replace(request, force=True)
+            await self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=of, step="force")
 
     async def _end_old(self, backend: Backend, row: AttachmentRow, *, deadline: Deadline, of: str) -> None:
         request = TearDown(target=row.iqn, keep_link=True)

@@ -119,6 +119,7 @@ class Mapping:
                     path=request.path,
                     keep_link=False,
                     force=request.force,
+                    discard=own,
                     deadline=job.deadline,
                     of=job.id,
                 )

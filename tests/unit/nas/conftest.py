@@ -9,7 +9,7 @@ import pytest
 
 from onelun.config import Limits
 from onelun.deadline import Deadline
-from onelun.errors import NoReply, Unreachable
+from onelun.errors import CommandFailed, NoReply, Unreachable
 from onelun.model import Portal
 from onelun.nas.agent import NasAgent
 from onelun.nas.backends.memory import MemoryBackend
@@ -32,6 +32,7 @@ class Node:
         self.present = True
         self.silent = False
         self.refuse = None
+        self.dead = False
         self.delay_s = 0.0
         self.asked = []
 
@@ -69,6 +70,8 @@ class Nodes:
                 if request.link:
                     there.links[request.link] = request.target
                 return m.ZvolAttached(bdev=f"/dev/loop{len(there.connected)}")
+            case m.TearDown() if there.dead and not request.force and not request.keep_device:
+                raise CommandFailed("cannot flush the device")
             case m.TearDown():
                 if not request.keep_device:
                     there.connected.pop(request.target, None)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from onelun.errors import Busy, Cancelled, Conflict, NoReply, NotFound, OutOfSpace, Rejected, Unreachable
+from onelun.errors import Busy, Cancelled, CommandFailed, Conflict, NoReply, NotFound, OutOfSpace, Rejected, Unreachable
 from onelun.model import Kind, Owner
 from onelun.rpc.message import CreateZvol, ListZvols, MapZvol, RemoveDisk, UnmapZvol
 
@@ -13,6 +13,7 @@ from .conftest import CLOUD, MIB
 PATH = "/var/lib/one/datastores/0/3/disk.0"
 IMAGE = Owner(kind=Kind.IMAGE, cloud=CLOUD, image_id=1)
 DISK = Owner(kind=Kind.DISK, cloud=CLOUD, image_id=1, vm_id=3, disk_id=0)
+DISK_1 = Owner(kind=Kind.DISK, cloud=CLOUD, image_id=1, vm_id=3, disk_id=1)
 
 
 async def _image(nas, name="one-1", owner=IMAGE):
@@ -290,6 +291,21 @@ async def test_a_removal_ends_a_map_that_waits_for_its_host(nas):
     assert await nas.volumes() == {}
     assert await nas.exporter.exports() == {}
     assert nas.catalogue.attachments() == []
+
+
+async def test_a_disk_that_cannot_be_flushed_goes_when_it_is_destroyed_and_stays_when_it_is_kept(nas):
+    await _image(nas)
+    await _image(nas, "one-1-3-1", DISK_1)
+    await nas.ask(_map())
+    await nas.ask(_map("one-1-3-1", disk=1))
+    nas.nodes["node1"].dead = True
+
+    with pytest.raises(CommandFailed, match="cannot flush"):
+        await nas.ask(_unmap())
+    removed = await nas.ask(RemoveDisk(zvol="one-1-3-1", zpool="tank", cloud=CLOUD, vm=3, disk=1, path=PATH))
+
+    assert removed.destroyed is True
+    assert [(row.zvol, row.state) for row in nas.catalogue.attachments()] == [("one-1", "unknown")]
 
 
 async def test_the_list_tells_volumes_with_their_mappings(nas):

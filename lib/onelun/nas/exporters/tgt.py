@@ -41,13 +41,15 @@ _TRIES = 5
 class TgtExporter(Exporter):
     """The targets of the NAS `nas` in the tgtd that listens at `control_socket`.
 
-    `fence_s` is how long unexport may take. The daemon runs as the agent's own user, and initiators reach it at `portal`.
+    `fence_s` is how long unexport may take, `request_s` one answer of the daemon. The daemon runs as the agent's own user, and initiators reach it at `portal`.
     """
 
-    def __init__(self, nas: str, control_socket: str, portal: Portal, *, fence_s: float = 15.0) -> None:
+    def __init__(
+        self, nas: str, control_socket: str, portal: Portal, *, fence_s: float = 15.0, request_s: float = 10.0
+    ) -> None:
         self.portal = portal
         self._nas = nas
-        self._tgtd = ControlSocket(control_socket)
+        self._tgtd = ControlSocket(control_socket, timeout_s=request_s)
         self._fence_s = fence_s
         self._numbering = asyncio.Lock()
         self._last_tid = 0
