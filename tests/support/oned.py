@@ -1,0 +1,116 @@
+"""A small oned: a real XML-RPC server that serves recorded documents, and can be told what state a VM is in."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import threading
+import xmlrpc.client
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.recorded import show
+
+AUTHENTICATION = 0x0100
+NO_EXISTS = 0x0400
+
+
+class Oned:
+    """Answers one.vm.info, one.image.info, one.datastore.info and one.system.version to who has the session."""
+
+    def __init__(self, release: str = "7.5") -> None:
+        self.release = release
+        self.session = "oneadmin:onepass"
+        self.documents: dict[tuple[str, int], str] = {}
+        self.calls: list[tuple[str, int | None]] = []
+        self.refused = 0
+        self.broken: bytes | None = None
+        self.url = ""
+
+    def vm(
+        self,
+        recorded: str,
+        vm_id: int = 0,
+        *,
+        lcm: int | None = None,
+        state: int | None = None,
+        host: str | None = None,
+    ) -> None:
+        """Serve the recorded VM under that id, in those states, on that host."""
+        wanted = {"ID": vm_id, "LCM_STATE": lcm, "STATE": state, "HOSTNAME": host}
+        self.documents["vm", vm_id] = show(recorded, **{k: str(v) for k, v in wanted.items() if v is not None})
+
+    def disk(self, vm_id: int, disk_id: int, **elements: str | None) -> None:
+        """Change elements of a disk; None takes one away."""
+        text = self.documents["vm", vm_id]
+        disks = re.findall(r"<DISK>.*?</DISK>", text)
+        old = next(disk for disk in disks if f"<DISK_ID><![CDATA[{disk_id}]]></DISK_ID>" in disk)
+        new = old
+        for name, value in elements.items():
+            replacement = "" if value is None else f"<{name}>{value}</{name}>"
+            new = re.sub(f"<{name}>.*?</{name}>", lambda _, to=replacement: to, new)
+        self.documents["vm", vm_id] = text.replace(old, new)
+
+    def forget(self, vm_id: int) -> None:
+        self.documents.pop(("vm", vm_id), None)
+
+    def answer(self, method: str, parameters: tuple[Any, ...]) -> list[Any]:
+        """What oned answers: success, body, code of the error."""
+        session, *rest = parameters
+        if session != self.session:
+            self.refused += 1
+            return [False, f"[{method}] User couldn't be authenticated, aborting call.", AUTHENTICATION, 0, 0]
+        self.calls.append((method, rest[0] if rest else None))
+        if method == "one.system.version":
+            return [True, f"{self.release}.0", 0, 0, 0]
+        kind = method.split(".")[1]
+        found = self.documents.get((kind, rest[0]))
+        if found is None:
+            return [False, f"[{method}] Error getting {kind} [{rest[0]}].", NO_EXISTS, 0, 0]
+        return [True, found, 0, 0, 0]
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        parameters, method = xmlrpc.client.loads(body)
+        oned = self.server.oned
+        answer = oned.broken
+        if answer is None:
+            answer = xmlrpc.client.dumps((oned.answer(str(method), parameters),), methodresponse=True).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/xml")
+        self.send_header("Content-Length", str(len(answer)))
+        # The real one closes every connection.
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    oned: Oned
+
+
+@contextmanager
+def serving(directory: Path, release: str = "7.5") -> Iterator[tuple[Oned, str]]:
+    """A oned that listens, and the path of the session file of its user."""
+    oned = Oned(release)
+    auth = directory / "one_auth"
+    auth.write_text(f"{oned.session}\n")
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        server.oned = oned
+        oned.url = f"http://127.0.0.1:{server.server_port}/RPC2"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield oned, str(auth)
+        finally:
+            server.shutdown()
+            thread.join()
