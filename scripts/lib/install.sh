@@ -136,9 +136,12 @@ make_venv() {
 	if [ -x "$ROOT/.venv/bin/python" ] && grep -qxF -e "$made_from dev" -e "$made_from $kind" "$stamp" 2>/dev/null; then
 		return
 	fi
+	# A .venv that somebody developed with stays one.
+	if [ -e "$ROOT/.venv/bin/pytest" ]; then kind=dev; fi
 	mkdir -p "$ROOT/.cache"
 	(
 		flock 9
+		if grep -qxF "$made_from $kind" "$stamp" 2>/dev/null; then exit 0; fi
 		log=$ROOT/.cache/venv.log
 		python=$(base_python)
 		if ! grep -qx 'home = /usr/bin' "$ROOT/.venv/pyvenv.cfg" 2>/dev/null || ! "$ROOT/.venv/bin/python" -c 'import pip' 2>/dev/null; then

@@ -32,6 +32,7 @@ ends_clean() {
 @test "tgtd" { ends_clean "$(pid_of tgtd)"; }
 @test "the process that holds a host's namespaces" { ends_clean "$(pid_of node1.holder)"; }
 @test "the processes that carry the data" {
-	# shellcheck disable=SC2046 # one word a pid
-	ends_clean $(cat "$ONELUN_SANDBOX"/hosts/node1/run/*/*.pid)
+	local file pids=()
+	for file in "$ONELUN_SANDBOX"/hosts/node1/run/compute/targets/*/*.pid; do pids+=("$(<"$file")"); done
+	ends_clean "${pids[@]}"
 }

@@ -4,9 +4,9 @@
 CHECKOUT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)
 bats_require_minimum_version 1.5.0
 
-# sandbox_up: a sandbox of this file's own; its number is in SANDBOX.
+# sandbox_up [OPTION]...: a sandbox of this file's own; its number is in SANDBOX.
 sandbox_up() {
-	SANDBOX=$("$CHECKOUT/scripts/sandbox" up --any --owner "$PPID" 2>"$BATS_FILE_TMPDIR/up") || {
+	SANDBOX=$("$CHECKOUT/scripts/sandbox" up --any --owner "$PPID" "$@" 2>"$BATS_FILE_TMPDIR/up") || {
 		cat "$BATS_FILE_TMPDIR/up" >&2
 		return 1
 	}
@@ -36,6 +36,19 @@ pid_of() {
 
 # restart NAME: start again what was killed, and wait until it answers.
 restart() { "$CHECKOUT/scripts/sandbox" restart --id "$SANDBOX" "$1"; }
+
+# eventually SECONDS COMMAND...: until it succeeds.
+eventually() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@" 2>"$BATS_TEST_TMPDIR/eventually"; do
+		((SECONDS < end)) || {
+			cat "$BATS_TEST_TMPDIR/eventually" >&2
+			return 1
+		}
+		sleep 0.2
+	done
+}
 
 # on HOST COMMAND...: run it where the VM of that host (node1, node2, nas1) would.
 on() {

@@ -28,7 +28,10 @@ def sandbox() -> None:
 @_directory
 @click.option("--any", "anywhere", is_flag=True, help="Take the lowest free number, and print it.")
 @click.option("--owner", type=int, help="The process it is for: when that is gone, a plain `down` ends it.")
-def up_(number: int | None, directory: str | None, *, anywhere: bool, owner: int | None) -> None:
+@click.option("--finish-s", type=float, help="How long an action may take that copies nothing; 120 s unless told.")
+def up_(
+    number: int | None, directory: str | None, *, anywhere: bool, owner: int | None, finish_s: float | None
+) -> None:
     """Start it; repeated, it says that it is up."""
     started = time.monotonic()
 
@@ -40,7 +43,7 @@ def up_(number: int | None, directory: str | None, *, anywhere: bool, owner: int
         if record.read(place).get("ready") and all(recorded(place, name) for name in _PROCESSES):
             click.echo(f"sandbox {place.number} is up in {place.dir}", err=True)
             return
-    place = up(None if anywhere else number or 0, directory, owner, say)
+    place = up(None if anywhere else number or 0, directory, owner, say, {"finish_s": finish_s} if finish_s else {})
     if anywhere:
         click.echo(place.number)
     click.echo(f'sandbox {place.number} is up in {place.dir}. Now: eval "$(scripts/sandbox env)"', err=True)

@@ -13,13 +13,14 @@ from tests.support.sandbox.targets import PORT, tgt_control
 Settings = dict[str, object]
 
 
-def write_configurations(place: Place, urls: dict[str, str]) -> None:
+def write_configurations(place: Place, urls: dict[str, str], limits: Settings) -> None:
     """One file a role, readable by its user alone; `urls` has the broker's URL for each broker user."""
-    _write(place, NAS, {"broker": {"url": urls[f"nas.{NAS}"]}, "nas": _nas(place)}, 0)
-    for node in NODES:
-        _write(place, node, {"broker": {"url": urls[f"compute.{node}"]}, "compute": _compute(place, node)}, 0)
-    frontend: Settings = {"broker": {"url": urls["frontend"]}, "frontend": _frontend(place)}
-    _write(place, "frontend", frontend, place.frontend_uid)
+    roles: dict[str, tuple[str, Settings]] = {NAS: (f"nas.{NAS}", {"nas": _nas(place)})}
+    roles |= {node: (f"compute.{node}", {"compute": _compute(place, node)}) for node in NODES}
+    roles["frontend"] = ("frontend", {"frontend": _frontend(place)})
+    for role, (user, settings) in roles.items():
+        uid = place.frontend_uid if role == "frontend" else 0
+        _write(place, role, {"broker": {"url": urls[user]}, "limits": limits, **settings}, uid)
 
 
 def _nas(place: Place) -> Settings:

@@ -27,16 +27,18 @@ from tests.support.sandbox.topology import check_machine, make_bridge, make_host
 Say = Callable[[str], None]
 
 
-def up(number: int | None, directory: str | None, owner: int | None, say: Say) -> Place:
+def up(
+    number: int | None, directory: str | None, owner: int | None, say: Say, limits: dict[str, object] | None = None
+) -> Place:
     """Make a sandbox and return when all its roles answer. What fails leaves nothing behind.
 
-    `owner`, a process id, is whose sandbox it is; None keeps it until `down`.
+    `owner`, a process id, is whose sandbox it is; None keeps it until `down`. `limits` are settings of [limits].
     """
     check_machine()
     place = record.take_place(number, directory, owner)
     try:
         with _starting(place):
-            _build(place, say)
+            _build(place, say, limits or {})
             record.keep_owner(place, owner)
             record.write(place, ready=True)
     except BaseException:
@@ -56,7 +58,7 @@ def _starting(place: Place) -> Iterator[None]:
         os.close(lock)
 
 
-def _build(place: Place, say: Say) -> None:
+def _build(place: Place, say: Say, limits: dict[str, object]) -> None:
     make_directories(place)
     make_bridge(place)
     with ThreadPoolExecutor(1) as pool:
@@ -66,7 +68,7 @@ def _build(place: Place, say: Say) -> None:
         start_tgtd(place, hosts[NAS].pid)
         say("hosts and tgtd are up")
         users = urls.result()
-    write_configurations(place, users)
+    write_configurations(place, users, limits)
     record.write(place, url=users["frontend"])
     say("broker answers")
     _make_command(place)
