@@ -12,7 +12,7 @@ from typing import Any
 
 from onelun.config import Limits
 from onelun.errors import Conflict
-from onelun.nas.attachments import Attachments, Placements
+from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue
 from onelun.nas.epochs import Epochs
@@ -22,6 +22,7 @@ from onelun.nas.imports import Imports
 from onelun.nas.listing import Listing
 from onelun.nas.locks import Locks
 from onelun.nas.mapping import Mapping as ZvolMapping
+from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools
 from onelun.nas.rounds import Rounds
 from onelun.nas.startup import Startup

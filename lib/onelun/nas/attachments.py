@@ -19,7 +19,7 @@ from onelun.errors import CommandFailed, Conflict, NoReply, OnelunError, Unreach
 from onelun.model import Attachment, State, Target, Volume
 from onelun.naming import Source, target_account, target_iqn
 from onelun.nas.backends.base import Backend
-from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue, Debt, Placement
+from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue, Debt
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.hosts import Hosts
@@ -246,37 +246,6 @@ class Attachments:
             link=path,
             needs=("identity", "readonly"),
         )
-
-
-class Placements:
-    """Which volume stands behind a VM's disk; they outlive attachments."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
-
-    def put(self, volume: Volume, *, cloud: str, vm: int, disk: int, path: str, host: str | None) -> None:
-        """Write that the VM's disk is this volume, at `path` on `host`."""
-        self._catalogue.put(
-            Placement(
-                cloud=cloud,
-                vm=vm,
-                disk=disk,
-                path=path,
-                pool=volume.pool,
-                zvol=volume.name,
-                uuid=volume.uuid,
-                host=host,
-            )
-        )
-
-    def leave_host(self, uuid: str, host: str, path: str | None) -> None:
-        """The disk at `path` is on no host now, but is still the VM's."""
-        gone = [p for p in self._catalogue.placements(uuid=uuid, host=host) if path in (None, p.path)]
-        self._catalogue.put(*(msgspec.structs.replace(p, host=None) for p in gone))
-
-    def end(self, uuid: str, path: str | None) -> None:
-        """The VM has that disk no more."""
-        self._catalogue.drop(*(p for p in self._catalogue.placements(uuid=uuid) if path in (None, p.path)))
 
 
 def _as(row: AttachmentRow, state: str) -> AttachmentRow:

@@ -18,8 +18,9 @@ from onelun.nas.catalogue import Catalogue, ImportRow
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.locks import Locks
+from onelun.nas.ownership import describe
 from onelun.nas.pools import Pools
-from onelun.nas.volumes import describe, lock_name
+from onelun.nas.volumes import lock_name
 from onelun.rpc.job import Job
 from onelun.rpc.message import (
     AbortImport,

@@ -7,12 +7,14 @@ import logging
 from onelun.errors import Conflict, NotFound, Rejected
 from onelun.model import Kind, Owner, Volume
 from onelun.naming import checked_name, checked_uuid
-from onelun.nas.attachments import Attachments, Placements
+from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import AttachmentRow, Catalogue
 from onelun.nas.locks import Locks
+from onelun.nas.ownership import describe, is_disk_of, must_be_mapped_by
+from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools, pinned
-from onelun.nas.volumes import Volumes, describe, is_disk_of, lock_name
+from onelun.nas.volumes import Volumes, lock_name
 from onelun.rpc.job import Job
 from onelun.rpc.message import DiskRemoved, MapZvol, RemoveDisk, UnmapZvol, ZvolMapped, ZvolUnmapped, size_bytes
 
@@ -56,7 +58,7 @@ class Mapping:
                     raise NotFound(f"volume {name} has just been removed", zvol=name)
                 volume = await self._volumes.ensure(backend, name, size, Owner(kind=Kind.PLAIN))
             pinned(volume, request.uuid)
-            _may_map(volume, request.cloud)
+            must_be_mapped_by(volume, request.cloud)
             if placed is not None:
                 await self._leave_other_volume(placed, volume)
             row, bdev = await self._attachments.attach(
@@ -77,7 +79,7 @@ class Mapping:
         backend, meant = found
         if request.uuid is not None and meant.uuid != checked_uuid(request.uuid):
             return ZvolUnmapped()
-        _may_map(meant, request.cloud)
+        must_be_mapped_by(meant, request.cloud)
         async with self._locks.hold(lock_name(backend, meant.name), preempts=True):
             row = self._row(meant, request.remotehost)
             owes = False
@@ -172,12 +174,3 @@ def _placed(request: MapZvol) -> tuple[str, int, int, str] | None:
     if vm < 0 or disk < 0:
         raise Rejected("vm and disk are numbers from 0")
     return cloud, vm, disk, path
-
-
-def _may_map(volume: Volume, cloud: str | None) -> None:
-    owner = volume.owner
-    if cloud != owner.cloud:
-        raise Conflict(
-            f"{volume.name} is {describe(owner)}"
-            + (" of another cloud" if owner.cloud else "; a cloud maps only what it made or adopted")
-        )

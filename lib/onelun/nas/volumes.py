@@ -16,10 +16,12 @@ import msgspec
 from onelun.errors import Conflict, NotFound, Rejected
 from onelun.model import Kind, Owner, State, Volume
 from onelun.naming import checked_name
-from onelun.nas.attachments import Attachments, Placements
+from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend, Progress
 from onelun.nas.catalogue import Catalogue
 from onelun.nas.locks import Locks
+from onelun.nas.ownership import describe, is_disk_of, must_be_deleted_by, same_owner
+from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools, pinned
 from onelun.rpc.job import Job
 from onelun.rpc.message import (
@@ -110,7 +112,7 @@ class Volumes:
             return ZvolDeleted()
         backend, meant = found
         pinned(meant, request.uuid)
-        _may_delete(meant, request.owner)
+        must_be_deleted_by(meant, request.owner)
         async with self._locks.hold(lock_name(backend, meant.name), preempts=True):
             volume = await backend.find(meant.name)
             if volume is None or volume.uuid != meant.uuid:
@@ -192,7 +194,7 @@ class Volumes:
 
     async def _make_way(self, backend: Backend, present: Volume, owner: Owner, job: Job) -> None:
         """A disk of an earlier life of the same ids is let go of by its hosts; anything else keeps its name."""
-        if present.owner.kind is not Kind.DISK or not _same_owner(present.owner, owner):
+        if present.owner.kind is not Kind.DISK or not same_owner(present.owner, owner):
             raise Conflict(f"{present.name} exists in pool {backend.pool} already, as {describe(present.owner)}")
         for row in self._catalogue.attachments(uuid=present.uuid):
             await self._attachments.detach(
@@ -231,40 +233,7 @@ def copying(job: Job, name: str) -> Progress:
     return progress
 
 
-def is_disk_of(volume: Volume, cloud: str, vm: int, disk: int) -> bool:
-    """Whether the volume says of itself that it is that VM's own disk."""
-    owner = volume.owner
-    return owner.kind in (Kind.DISK, Kind.VOLATILE) and (owner.cloud, owner.vm_id, owner.disk_id) == (cloud, vm, disk)
-
-
-def describe(owner: Owner) -> str:
-    """Whose a volume is, in words."""
-    match owner.kind:
-        case Kind.IMAGE:
-            return f"image {owner.image_id}"
-        case Kind.DISK | Kind.VOLATILE:
-            return f"disk {owner.disk_id} of VM {owner.vm_id}"
-        case _:
-            return "a volume of no cloud"
-
-
-def _same_owner(one: Owner, other: Owner) -> bool:
-    """Equal but for REGTIME, which is compared only where both know it."""
-    if None in (one.regtime, other.regtime):
-        one, other = (msgspec.structs.replace(owner, regtime=None) for owner in (one, other))
-    return one == other
-
-
 def _complete(present: Volume, origin: Volume, size: int, owner: Owner) -> bool:
     fresh = present.owner.kind is Kind.IMAGE or not present.connected
-    equal = _same_owner(present.owner, owner) and present.origin == origin.uuid and present.size_bytes == size
+    equal = same_owner(present.owner, owner) and present.origin == origin.uuid and present.size_bytes == size
     return fresh and equal and present.state is State.READY
-
-
-def _may_delete(volume: Volume, owner: Owner | None) -> None:
-    if volume.owner.cloud is None:
-        return
-    if owner is None:
-        raise Conflict(f"{volume.name} is {describe(volume.owner)} of a cloud: only that cloud may delete it")
-    if not _same_owner(volume.owner, owner):
-        raise Conflict(f"{volume.name} is {describe(volume.owner)}, not {describe(owner)}: it is not deleted")

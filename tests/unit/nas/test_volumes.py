@@ -256,3 +256,13 @@ async def test_saving_over_a_mapped_image_is_refused_and_the_disk_stays(nas):
         await nas.ask(_save())
 
     assert "one-1-3-0" in await nas.volumes()
+
+
+async def test_a_cloud_does_not_delete_what_it_never_adopted(nas):
+    await nas.ask(MapZvol(zvol="one-1", remotehost="node1", size=1))
+    await nas.ask(UnmapZvol(zvol="one-1"))
+
+    with pytest.raises(Conflict, match="a volume of no cloud"):
+        await nas.ask(DelZvol(zvol="one-1", zpool="tank", owner=_owner()))
+
+    assert list(await nas.volumes()) == ["one-1"]

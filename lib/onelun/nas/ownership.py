@@ -1,0 +1,52 @@
+"""Whose a volume is, and what follows from it: nothing of one cloud is touched for another."""
+
+from __future__ import annotations
+
+import msgspec
+
+from onelun.errors import Conflict
+from onelun.model import Kind, Owner, Volume
+
+
+def is_disk_of(volume: Volume, cloud: str, vm: int, disk: int) -> bool:
+    """Whether the volume says of itself that it is that VM's own disk."""
+    owner = volume.owner
+    return owner.kind in (Kind.DISK, Kind.VOLATILE) and (owner.cloud, owner.vm_id, owner.disk_id) == (cloud, vm, disk)
+
+
+def describe(owner: Owner) -> str:
+    """Whose a volume is, in words."""
+    match owner.kind:
+        case Kind.IMAGE:
+            return f"image {owner.image_id}"
+        case Kind.DISK | Kind.VOLATILE:
+            return f"disk {owner.disk_id} of VM {owner.vm_id}"
+        case _:
+            return "a volume of no cloud"
+
+
+def same_owner(one: Owner, other: Owner) -> bool:
+    """Equal but for REGTIME, which is compared only where both know it."""
+    if None in (one.regtime, other.regtime):
+        one, other = (msgspec.structs.replace(owner, regtime=None) for owner in (one, other))
+    return one == other
+
+
+def must_be_deleted_by(volume: Volume, owner: Owner | None) -> None:
+    """Raise Conflict unless `owner` may delete the volume: a cloud its own, a caller without one what is of no cloud."""
+    if owner is None and volume.owner.cloud is None:
+        return
+    if owner is None:
+        raise Conflict(f"{volume.name} is {describe(volume.owner)} of a cloud: only that cloud may delete it")
+    if not same_owner(volume.owner, owner):
+        raise Conflict(f"{volume.name} is {describe(volume.owner)}, not {describe(owner)}: it is not deleted")
+
+
+def must_be_mapped_by(volume: Volume, cloud: str | None) -> None:
+    """Raise Conflict unless the volume is of that cloud, or of none like the caller."""
+    owner = volume.owner
+    if cloud != owner.cloud:
+        raise Conflict(
+            f"{volume.name} is {describe(owner)}"
+            + (" of another cloud" if owner.cloud else "; a cloud maps only what it made or adopted")
+        )
