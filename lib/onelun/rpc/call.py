@@ -34,6 +34,9 @@ class Wire(Protocol):
     async def query(self, node: str, request: Request, deadline: Deadline) -> dict[str, Any]:
         """See Client.query."""
 
+    def withdraw(self, node: str, request_id: str) -> None:
+        """See Client.withdraw."""
+
 
 class Call:
     """One request to `inbox.node` under the id `inbox.request_id`."""
@@ -57,6 +60,7 @@ class Call:
         self._perhaps = False  # the node may have the request
         self._accepted = False
         self._heard_at = time.monotonic()
+        self._trouble: OnelunError | None = None  # why the node was not heard when it was asked last
 
     async def outcome(self) -> dict[str, Any]:
         """The final reply. Raises Unreachable or NoReply. Cancelled, it withdraws the request first."""
@@ -112,17 +116,20 @@ class Call:
     async def _look(self) -> dict[str, Any] | None:
         """Ask the node what became of the request; the final reply if there is one, None while it works or is away."""
         if self._deadline.over():
-            await self._tell_to_end()
+            self._wire.withdraw(self._node, self._inbox.request_id)
             raise NoReply(
-                f"{self._action} on {self._node} did not end in time: its outcome is unknown; it was told to end"
+                f"{self._action} on {self._node} did not end in time: its outcome is unknown"
+                + (f", since {self._trouble}" if self._trouble else "")
             )
         try:
             status = await self._wire.query(
                 self._node, Status(id=self._inbox.request_id), self._deadline.earlier(self._wire.limits.accept_s)
             )
         except (Unreachable, NoReply) as error:
-            await self._bear(error)
+            self._trouble = error
+            self._bear(error)
             return None
+        self._trouble = None
         return self._learn(status)
 
     def _learn(self, status: dict[str, Any]) -> dict[str, Any] | None:
@@ -139,13 +146,13 @@ class Call:
                 )
         raise NoReply(f"{self._node} took {self._action} and knows nothing of it any more: its outcome is unknown")
 
-    async def _bear(self, error: OnelunError) -> None:
+    def _bear(self, error: OnelunError) -> None:
         """Decide whether to go on asking a node that does not answer."""
         limits = self._wire.limits
         silent_s = time.monotonic() - self._heard_at
         if not self._accepted and isinstance(error, NoReply):
             # It is connected and hangs. Should it wake up, the request is too late to start, and cancelled.
-            await self._tell_to_end()
+            self._wire.withdraw(self._node, self._inbox.request_id)
             raise NoReply(
                 f"{self._node} is connected to the broker but hangs: it did not take {self._action} within"
                 f" {limits.accept_s:g} s and does not say whether it will; its outcome is unknown"
@@ -168,12 +175,6 @@ class Call:
         with contextlib.suppress(OnelunError, TimeoutError):
             await self._wire.query(self._node, Cancel(id=self._inbox.request_id), deadline)
             await final_letter(self._inbox, deadline)
-
-    async def _tell_to_end(self) -> None:
-        """Send a cancel without waiting for what it brings."""
-        with contextlib.suppress(OnelunError):
-            cancel = Cancel(id=self._inbox.request_id)
-            await self._wire.send(self._node, cancel, f"{self._inbox.request_id}.cancel", Deadline.after(1))
 
     def _limited(self, request: Request) -> Request:
         """The request with its limits: the agent's verdict should be here before our deadline is."""

@@ -21,7 +21,7 @@ from onelun.deadline import Deadline
 T = TypeVar("T")
 
 
-class Refusal(Exception):  # noqa: N818 - it is the broker's word for no, not an error of ours
+class Refusal(Exception):
     """The broker's no, with AMQP's reply code and its text."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -30,7 +30,7 @@ class Refusal(Exception):  # noqa: N818 - it is the broker's word for no, not an
         self.text = text
 
 
-class Lost(Exception):  # noqa: N818 - as above
+class Lost(Exception):
     """The connection or the channel went away for another reason."""
 
 

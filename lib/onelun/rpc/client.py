@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 from onelun.config import Limits
 from onelun.deadline import Deadline
-from onelun.errors import NoReply, Unreachable, from_wire
+from onelun.errors import NoReply, OnelunError, Unreachable, from_wire
 from onelun.rpc.call import Call, final_letter
 from onelun.rpc.channel import Outcome, Refusal, properties_of
 from onelun.rpc.link import Link
 from onelun.rpc.mailbox import Inbox, Mailbox
-from onelun.rpc.message import BY_REQUEST, decode_reply, encode, name_of
+from onelun.rpc.message import BY_REQUEST, Cancel, decode_reply, encode, name_of
 from onelun.rpc.schema import Reply, Request
 from onelun.rpc.session import Session
 
@@ -25,6 +26,7 @@ class Client:
     def __init__(self, link: Link, limits: Limits) -> None:
         self._link = link
         self._mailbox = Mailbox(link)
+        self._under_way: set[asyncio.Task[None]] = set()
         self.limits = limits
 
     async def ask(
@@ -58,6 +60,23 @@ class Client:
         """The reply to a request that may be sent again and again, as a document. Raises as `ask` does."""
         with self._mailbox.inbox(str(uuid.uuid4()), node) as inbox:
             return await self._query(inbox, request, deadline)
+
+    async def close(self) -> None:
+        """Have what was withdrawn sent, for a moment at most. The link stays open."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=1)
+
+    def withdraw(self, node: str, request_id: str) -> None:
+        """Tell `node` to end the work of a request, or not to start it, without waiting for what that brings."""
+
+        async def send() -> None:
+            with contextlib.suppress(OnelunError):
+                cancel = Cancel(id=request_id)
+                await self.send(node, cancel, str(uuid.uuid4()), Deadline.after(self.limits.accept_s))
+
+        task = asyncio.create_task(send())
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     async def send(self, node: str, request: Request, request_id: str, deadline: Deadline) -> bool:
         """Publish a request; True when it is in the node's queue, False when nobody knows.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.broker import PrivateBroker
+from tests.support.requires import requires
 
 from onelun.config import Limits
 from onelun.deadline import Deadline
@@ -34,8 +35,24 @@ from onelun.rpc.server import Server
 LIMITS = Limits(accept_s=2.0, finish_s=20.0, progress_s=0.2, preempt_s=1.0)
 
 
+async def eventually(true: Callable[[], object], timeout_s: float = 5.0) -> None:
+    """Wait until `true()` is, at most `timeout_s`."""
+    async with asyncio.timeout(timeout_s):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
 @pytest.fixture(scope="session")
 def broker() -> Iterator[PrivateBroker]:
+    requires("rabbitmq-server")
+    with PrivateBroker() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def spare_broker() -> Iterator[PrivateBroker]:
+    """A broker to be set up anew, stopped and starved: what the other tests must not share."""
+    requires("rabbitmq-server")
     with PrivateBroker() as running:
         yield running
 

@@ -1,0 +1,133 @@
+"""A broker that is down, restarts, is short of memory, or refuses us: a clear sentence in time, and nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.support.broker import PrivateBroker, free_port
+
+from onelun.deadline import Deadline
+from onelun.errors import NoReply, Unreachable
+from onelun.model import Kind, Owner
+from onelun.rpc.client import Client
+from onelun.rpc.link import Link
+from onelun.rpc.message import CreateZvol, Hello, MapZvol, ZvolCreated
+
+from .conftest import LIMITS, Agents, Nas, eventually
+
+CREATE = CreateZvol(zvol="one-1", zpool="tank", size_bytes=512, owner=Owner(Kind.PLAIN))
+MAP = MapZvol(zvol="one-1", remotehost="node1")
+
+
+@pytest.fixture(scope="module")
+def own_urls(spare_broker: PrivateBroker) -> dict[str, str]:
+    return spare_broker.set_up(frontends=["frontend"], nas=["nas1"])
+
+
+@pytest.fixture
+async def own_agents(own_urls: dict[str, str], tmp_path: Path) -> AsyncIterator[Agents]:
+    started = Agents(own_urls, tmp_path)
+    try:
+        yield started
+    finally:
+        async with asyncio.timeout(30):
+            await started.close()
+
+
+async def asked(url: str, deadline_s: float = 20) -> tuple[BaseException, float]:
+    """The error of a request over a link of its own, and the seconds that it took."""
+    link = Link(url, name="test")
+    await link.open()
+    started = time.monotonic()
+    try:
+        await Client(link, LIMITS).ask("nas1", MAP, deadline=Deadline.after(deadline_s))
+    except (Unreachable, NoReply) as error:
+        return error, time.monotonic() - started
+    finally:
+        await link.close()
+    raise AssertionError("somebody answered")
+
+
+async def test_a_broker_that_is_down_is_said_to_be_within_the_time_to_accept():
+    error, took_s = await asked(f"amqp://frontend:secret-word@127.0.0.1:{free_port('127.0.0.1')}/")
+
+    assert isinstance(error, Unreachable)
+    assert "cannot be reached: Connection refused" in str(error)
+    assert "secret-word" not in str(error)
+    assert took_s < LIMITS.accept_s + 0.5
+
+
+async def test_a_refused_password_is_said_at_once(spare_broker: PrivateBroker, own_urls: dict[str, str]):
+    error, took_s = await asked(spare_broker.url("frontend", "wrong-word"))
+
+    assert str(error) == f"the broker at {spare_broker.host_port} refuses the password of user frontend"
+    assert took_s < 1
+
+
+async def test_a_vhost_that_is_not_ours_is_said_at_once(spare_broker: PrivateBroker):
+    error, _ = await asked(spare_broker.url().replace("%2F", "elsewhere"))
+
+    assert "does not let user admin into the vhost elsewhere" in str(error)
+
+
+async def test_something_else_on_the_port_is_said(spare_broker: PrivateBroker):
+    error, _ = await asked(f"amqp://frontend:secret-word@127.0.0.1:{spare_broker.node.epmd_port}/")
+
+    assert "does not speak AMQP" in str(error)
+
+
+async def test_a_missing_exchange_is_said_with_its_remedy(spare_broker: PrivateBroker):
+    link = Link(spare_broker.url(), name="test", exchange="nobody.made-it")
+    await link.open()
+    try:
+        with pytest.raises(Unreachable, match=r"no exchange nobody\.made-it: run `onelun broker setup`"):
+            await Client(link, LIMITS).ask("nas1", MAP, deadline=Deadline.after(5))
+    finally:
+        await link.close()
+
+
+async def test_a_broker_short_of_memory_is_said_in_time_and_is_used_again_when_it_has_some(
+    spare_broker: PrivateBroker, own_agents: Agents
+):
+    await own_agents.agent(nas := Nas())
+    client = await own_agents.client()
+    await client.ask("nas1", Hello(), deadline=Deadline.after(5))
+    await asyncio.to_thread(spare_broker.ctl, "set_vm_memory_high_watermark", "0.000001")
+    try:
+        errors = []
+        for _ in range(2):
+            started = time.monotonic()
+            with pytest.raises((Unreachable, NoReply)) as caught:
+                await client.ask("nas1", MAP, deadline=Deadline.after(6))
+            errors.append(caught.value)
+            assert time.monotonic() - started < 7
+    finally:
+        await asyncio.to_thread(spare_broker.ctl, "set_vm_memory_high_watermark", "0.4")
+
+    # The first message is what makes the broker block us, so nobody knows of it; the second is not sent.
+    assert isinstance(errors[1], Unreachable)
+    assert "takes no messages (low on memory)" in str(errors[1])
+    await asyncio.sleep(LIMITS.accept_s)
+    nas.done.clear()
+    await client.ask("nas1", MAP, deadline=Deadline.after(15))
+    assert nas.done == ["one-1"]
+
+
+async def test_a_restart_of_the_broker_loses_no_reply(spare_broker: PrivateBroker, own_agents: Agents):
+    agent = await own_agents.agent(nas := Nas())
+    client = await own_agents.client()
+
+    asking = asyncio.create_task(client.ask("nas1", CREATE, deadline=Deadline.after(60)))
+    await eventually(lambda: nas.done)
+    await asyncio.to_thread(spare_broker.stop, keep=True)
+    nas.go.set()
+    await asyncio.to_thread(spare_broker.start)
+
+    assert await asking == ZvolCreated(uuid="u", size_bytes=512)
+    assert nas.done == ["one-1"]
+    assert nas.undone == []
+    await eventually(agent.server.serving.is_set, 30)
