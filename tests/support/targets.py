@@ -163,14 +163,17 @@ class TgtSession:
         # On a terminal it shows each answer at once; into a pipe, only with the next command.
         self._terminal, inner = pty.openpty()
         self._process = subprocess.Popen(
-            ["qemu-io", "--image-opts", options], stdin=subprocess.PIPE, stdout=inner, stderr=inner
+            ["qemu-io", "-t", "writeback", "--image-opts", options], stdin=subprocess.PIPE, stdout=inner, stderr=inner
         )
         os.close(inner)
-        # It answers when it is logged in.
-        self._tell("length", "iB")
+        # It asks for a command when it is logged in.
+        self._read()
 
     def write(self, offset, byte, length):
-        self._tell(f"write -P {byte} {offset} {length}", "ops/sec")
+        self._tell(f"write -P {byte} {offset} {length}")
+
+    def flush(self):
+        self._tell("flush")
 
     def close(self):
         if self._terminal < 0:
@@ -184,13 +187,16 @@ class TgtSession:
         self._process.kill()
         self._process.wait(10)
 
-    def _tell(self, command, answer):
+    def _tell(self, command):
         self._process.stdin.write(f"{command}\n".encode())
         self._process.stdin.flush()
+        self._read()
+
+    def _read(self):
         said = ""
         until = time.monotonic() + 10
-        while answer not in said:
-            if "ailed" in said or "rror" in said or time.monotonic() > until:
+        while not said.endswith("qemu-io> "):
+            if time.monotonic() > until:
                 raise RefusedError(said)
             if select.select([self._terminal], [], [], 0.1)[0]:
                 try:
@@ -198,3 +204,5 @@ class TgtSession:
                 except OSError as error:
                     # EIO: the other side of the terminal is closed.
                     raise RefusedError(said) from error
+        if "ailed" in said or "rror" in said:
+            raise RefusedError(said)

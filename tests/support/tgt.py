@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -57,6 +58,7 @@ class PrivateTgtd:
         command = [*self._prefix, "tgtd", "-f", "-t", str(self._threads), *portals]
         environment = {**os.environ, "TGT_IPC_SOCKET": self.control_socket.removesuffix(".0"), "LC_ALL": "C"}
         with self.log.open("ab") as log:
+            begins = log.tell()
             started = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -67,6 +69,11 @@ class PrivateTgtd:
                     os.killpg(started.pid, signal.SIGKILL)
                 raise RuntimeError(f"tgtd does not start on {self._portals}: {self.log.read_text()[-2000:]}")
             time.sleep(0.01)
+        # A tgtd that cannot listen on its portal says so in its log alone, and goes on without.
+        said = self.log.read_bytes()[begins:].decode(errors="replace")
+        if "failed to create/bind" in said or "unable to bind" in said:
+            os.kill(self._peer(), signal.SIGKILL)
+            raise RuntimeError(f"tgtd cannot listen on {self._portals}: {said[-2000:]}")
         # With a prefix the child may be nsenter's; the daemon itself is the one that listens.
         pid = self._peer()
         self.pidfile.write_text(f"{pid}\n")
@@ -141,7 +148,11 @@ class PrivateTgtd:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A port of 127.0.0.1 that nobody listens on now, and that no outgoing connection is given by the kernel meanwhile."""
+    while True:
+        # Below net.ipv4.ip_local_port_range, whose default begins at 32768.
+        port = random.randrange(20000, 32000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", port))
+            return port

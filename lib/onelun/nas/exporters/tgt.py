@@ -41,7 +41,8 @@ _TRIES = 5
 class TgtExporter(Exporter):
     """The targets of the NAS `nas` in the tgtd that listens at `control_socket`.
 
-    `fence_s` is how long unexport may take, `request_s` one answer of the daemon. The daemon runs as the agent's own user, and initiators reach it at `portal`.
+    `fence_s` is how long unexport may take, `request_s` how long one answer of the daemon. The daemon runs as the agent's
+    own user, and initiators reach it at `portal`.
     """
 
     def __init__(
