@@ -84,6 +84,16 @@ class FrontEnd:
         assert not self._thread.is_alive(), "the frontend did not end within 15 s"
         self._thread = None
 
+    def hang_next(self) -> None:
+        """Have the NAS agents answer nothing until `release`."""
+        self.cloud.hang = asyncio.Event()
+
+    def release(self) -> None:
+        """Have them answer again."""
+        assert self._loop is not None
+        assert self.cloud.hang is not None
+        self._loop.call_soon_threadsafe(self.cloud.hang.set)
+
     def environment(self, **more: str) -> dict[str, str]:
         return {"PATH": os.environ["PATH"], "ONELUN_SOCKET": str(self.socket), **more}
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 
 import msgspec
 from lxml import etree
 
 from onelun.errors import Rejected
+
+# What may stand before a DOCTYPE. One in another encoding than ASCII's is found after parsing.
+_DOCTYPE = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s+|<\?.*?\?>|<!--.*?-->)*+<!DOCTYPE", re.DOTALL | re.IGNORECASE)
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -148,6 +152,9 @@ def _parse(text: bytes, root: str) -> etree._Element:
         huge_tree=False,
         remove_comments=True,
     )
+    if _DOCTYPE.match(text):
+        # Before anything is parsed: entities may be made to grow without end.
+        raise Rejected("OpenNebula's document has a DOCTYPE, which it never has: it is not read")
     try:
         element = etree.fromstring(text, parser)
     except (etree.XMLSyntaxError, ValueError) as error:

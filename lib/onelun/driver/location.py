@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from onelun.driver.scripts import arg_host, arg_path
 from onelun.errors import Rejected
 from onelun.naming import Source, parse_source
 
@@ -44,15 +45,14 @@ def parse_location(text: str, datastores: str) -> Directory | Disk:
     OpenNebula writes double slashes and, up to 3.4, a trailing one. Raises Rejected for what is neither, for a path outside
     `datastores`, and for one with `..` in it.
     """
-    host, colon, path = text.partition(":")
-    if not colon or not _HOST.fullmatch(host):
+    host, path = arg_host(text), arg_path(text)
+    if ":" not in text or not _HOST.fullmatch(host):
         raise Rejected(f"{text[:200]!r} is no location: it should be HOST:PATH")
     if not path.startswith("/") or not path.isprintable() or len(path) > 1000:
         raise Rejected(f"{path[:200]!r} is no path of a VM's directory or disk: it should begin with a slash")
     if ".." in path.split("/"):
         raise Rejected(f"{path[:200]!r} has '..' in it, which is never followed")
-    clean = "/" + posixpath.normpath(path).lstrip("/")
-    root = "/" + posixpath.normpath(datastores).lstrip("/")
+    clean, root = posixpath.normpath(path), arg_path(datastores)
     if not clean.startswith(f"{root}/"):
         raise Rejected(f"{clean[:200]} is outside the datastore directory {root} (frontend.datastores)")
     parent, _, last = clean.rpartition("/")

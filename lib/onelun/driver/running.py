@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ from onelun.config import Frontend, Limits
 from onelun.deadline import Deadline
 from onelun.driver.api import Api
 from onelun.driver.asking import Asker, Asking
-from onelun.driver.frame import Arguments, Form, Version, log_text, parse_version
+from onelun.driver.frame import Arguments, Form, Version, parse_version
 from onelun.driver.location import Hosts
+from onelun.driver.scripts import Script
 from onelun.model import Kind, Owner
 
 log = logging.getLogger(__name__)
@@ -76,8 +78,8 @@ class Run:
         self.context = context
         self.arguments = arguments
         self.deadline = Deadline.after(context.duration_s(call.name))
-        self._form = form
-        self._lines: list[str] = []
+        self._stderr = io.StringIO()
+        self._script = Script(call.name, form, vm_id=arguments.vm_id, call_id=call.id, stderr=self._stderr)
         self.asking = Asking(
             context.asker,
             call.id,
@@ -100,8 +102,7 @@ class Run:
 
     def note(self, text: str) -> None:
         """Say what was decided: in the frontend's log, and in the VM's where the release takes it."""
-        log.info("%s id=%s %s", self.call.name, self.call.id, text)
-        self._lines.append(log_text(self._form, "INFO", self.call.name, self.arguments.vm_id, text))
+        self._script.log(text)
 
     def progress(self, text: str) -> None:
         """Say how far a long step is, in the frontend's log alone."""
@@ -109,7 +110,7 @@ class Run:
 
     def lines(self) -> str:
         """The lines for the VM's log so far."""
-        return "".join(self._lines)
+        return self._stderr.getvalue()
 
     def image_owner(self, image_id: int, regtime: int | None) -> Owner:
         """How an image of this cloud says whose it is."""
