@@ -31,7 +31,7 @@ is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" 
 missing_packages() {
 	local wanted have
 	mapfile -t wanted < <(packages_for "$@")
-	have=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/^installed //p')
+	have=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/^installed //p' || true)
 	printf '%s\n' "${wanted[@]}" | grep -vxF "${have:--}" || true
 }
 
