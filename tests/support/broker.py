@@ -116,6 +116,7 @@ class PrivateBroker:
         uid: int | None = None,
         gid: int | None = None,
     ) -> None:
+        self._conf = ""
         self._temporary = directory is None
         made = tempfile.mkdtemp(prefix="onelun-broker-") if directory is None else os.fspath(directory)
         user, group = _ordinary_user()
@@ -144,6 +145,10 @@ class PrivateBroker:
         """The AMQP URL of a user; of `admin` without a password."""
         quoted = urllib.parse.quote(self.node.password if password is None else password, safe="")
         return f"amqp://{user}:{quoted}@{self.host_port}/%2F"
+
+    def configure(self, conf: str) -> None:
+        """Add lines to rabbitmq.conf, for the next start."""
+        self._conf += conf
 
     def set_up(
         self, *, frontends: Sequence[str] = (), nas: Sequence[str] = (), compute: Sequence[str] = ()
@@ -214,7 +219,8 @@ class PrivateBroker:
             for number, address in enumerate((self.node.address, *self.node.also_listen), start=1)
         ]
         texts = {
-            "rabbitmq.conf": RABBITMQ_CONF.format(listeners="\n".join(listeners), password=self.node.password),
+            "rabbitmq.conf": RABBITMQ_CONF.format(listeners="\n".join(listeners), password=self.node.password)
+            + self._conf,
             "enabled_plugins": "[].\n",
         }
         for name, text in texts.items():

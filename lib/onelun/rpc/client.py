@@ -10,7 +10,8 @@ from typing import Any
 
 from onelun.config import Limits
 from onelun.deadline import Deadline
-from onelun.errors import NoReply, OnelunError, Unreachable, from_wire
+from onelun.errors import NoReply, OnelunError, Rejected, Unreachable, from_wire
+from onelun.naming import checked_name
 from onelun.rpc.call import Call, final_letter
 from onelun.rpc.channel import Outcome, Refusal, properties_of
 from onelun.rpc.link import Link
@@ -18,6 +19,9 @@ from onelun.rpc.mailbox import Inbox, Mailbox
 from onelun.rpc.message import BY_REQUEST, Cancel, decode_reply, encode, name_of
 from onelun.rpc.schema import Reply, Request
 from onelun.rpc.session import Session
+
+# AMQP 0-9-1 has properties as short strings.
+_LONGEST_ID = 255
 
 
 class Client:
@@ -44,9 +48,12 @@ class Client:
         brought. A cancelled call withdraws the request, and waits up to 5 s for its end.
 
         Raises Unreachable when nobody took the request, so that nothing happened; NoReply when its outcome is unknown; or
-        the error that the agent replied.
+        the error that the agent replied. Rejected for a `node` or an `id` that cannot be.
         """
         verb = BY_REQUEST[type(request)]
+        checked_name(node, "name of an agent")
+        if id is not None and not 0 < len(id.encode()) <= _LONGEST_ID:
+            raise Rejected(f"an id has 1 to {_LONGEST_ID} bytes, not {len(id.encode())}")
         with self._mailbox.inbox(id or str(uuid.uuid4()), node) as inbox:
             if verb.journaled:
                 letter = await Call(self, inbox, request, deadline, on_progress).outcome()
