@@ -218,6 +218,28 @@ async def test_a_grown_volume_in_use_is_a_conflict(nas, target):
     session.close()
 
 
+async def test_a_target_in_use_does_not_become_read_only_or_writable(nas, target):
+    one = target()
+    await nas.exporter.export(one)
+    session = await off(nas.login, one)
+
+    with pytest.raises(Conflict):
+        await nas.exporter.export(msgspec.structs.replace(one, readonly=True))
+
+    await off(session.write, 0, 9, 512)
+    session.close()
+
+
+async def test_an_idle_target_becomes_read_only(nas, target):
+    one = target()
+    await nas.exporter.export(one)
+
+    await nas.exporter.export(msgspec.structs.replace(one, readonly=True))
+
+    with pytest.raises(RefusedError):
+        await off(nas.write, one, 0, b"\x07" * 512)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -273,6 +273,31 @@ async def test_a_fence_stops_many_initiators_in_full_run(nas, tmp_path, crowd):
     assert Path(target.device).read_bytes() == bytes(64 * MIB)
 
 
+async def test_a_fence_is_stalled_while_a_write_hangs_in_the_storage_and_holds_afterwards(nas, tmp_path):
+    with mounted("ext4", tmp_path) as place:
+        target = made_target(place)
+        await nas.exporter.export(target)
+        session = await asyncio.to_thread(nas.login, target)
+        hasty = TgtExporter("nas1", nas.tgtd.control_socket, Portal("127.0.0.1", nas.port), fence_s=1.0)
+        await asyncio.to_thread(subprocess.run, ["fsfreeze", "-f", str(place)], check=True, timeout=10)
+        try:
+            writing = asyncio.create_task(asyncio.to_thread(session.write, 0, 4, 512))
+            await asyncio.sleep(0.3)
+            with pytest.raises(Stalled, match="does not let go"):
+                await hasty.unexport(target.iqn)
+            assert set(await hasty.exports()) == {target.iqn}
+        finally:
+            await asyncio.to_thread(subprocess.run, ["fsfreeze", "-u", str(place)], check=True, timeout=10)
+
+        await hasty.unexport(target.iqn)
+
+        assert await listed(nas) == {}
+        session.kill()
+        with pytest.raises(RefusedError):
+            await writing
+        session.close()
+
+
 async def test_a_discard_gives_the_blocks_back(nas, target):
     await nas.exporter.export(target)
     await asyncio.to_thread(nas.write, target, 0, b"\x01" * MIB)

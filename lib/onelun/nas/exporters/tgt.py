@@ -204,7 +204,7 @@ def _check_same(found: Listed, target: Target) -> None:
         raise Conflict(f"the target {target.iqn} exists for {device}, not for {target.device}")
     if others := [name for name in found.allowed if name != target.initiator]:
         raise Conflict(f"the target {target.iqn} exists for {others[0]}, not for {target.initiator}")
-    if found.sessions and not _has_lun(found, target):
+    if found.sessions and not (_has_lun(found, target) and found.lun.get("Readonly") == _readonly(target)):
         raise Conflict(f"the target {target.iqn} is in use with another size or mode: end that first")
 
 
@@ -223,7 +223,7 @@ def _is_complete(found: Listed, target: Target) -> bool:
         "SCSI ID": target.uuid,
         "SCSI SN": target.uuid,
         "Online": "Yes",
-        "Readonly": "Yes" if target.readonly else "No",
+        "Readonly": _readonly(target),
         "Thin-provisioning": "Yes",
     }
     return (
@@ -231,6 +231,10 @@ def _is_complete(found: Listed, target: Target) -> bool:
         and all(found.lun.get(fact) == value for fact, value in wanted.items())
         and (found.state, found.accounts, found.allowed) == ("ready", (target.user,), (target.initiator,))
     )
+
+
+def _readonly(target: Target) -> str:
+    return "Yes" if target.readonly else "No"
 
 
 def _digest(target: Target) -> bytes:
