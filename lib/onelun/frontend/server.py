@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator
 
 from onelun.driver.action import perform, stopped
-from onelun.driver.running import Call, Context
+from onelun.driver.running import Call, Context, Outcome
 from onelun.errors import Conflict, OnelunError, Rejected
 from onelun.frontend.framing import outcome_frames, read_call, read_frame
 
@@ -40,7 +40,7 @@ class Frontend:
         self._context = context
         self._path = context.config.socket
         self._actions: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._running: dict[str, asyncio.Task[Outcome]] = {}
         self.ready = asyncio.Event()
 
     async def serve(self) -> None:
@@ -61,7 +61,6 @@ class Frontend:
                     os.unlink(self._path)
 
     async def _end(self) -> None:
-        self._stopping = True
         if self._actions:
             log.info("frontend stopping running=%d", len(self._actions))
             await asyncio.wait(self._actions, timeout=_FINISH_S)
@@ -94,7 +93,11 @@ class Frontend:
         async with asyncio.timeout(_CALL_S):
             call = await read_call(reader)
         log.info("%s id=%s attempt=%d argv=%s", call.name, call.id, call.attempt, _shown(call))
+        if (before := self._running.get(call.id)) is not None:
+            # Its stub lost the connection and is here again: what it had begun is being undone.
+            await asyncio.wait((before,), timeout=_CANCEL_S)
         acting = asyncio.ensure_future(perform(call, self._context))
+        self._running[call.id] = acting
         giving_up = asyncio.ensure_future(_given_up(reader))
         try:
             await asyncio.wait((acting, giving_up), return_when=asyncio.FIRST_COMPLETED)
@@ -105,6 +108,7 @@ class Frontend:
             if not acting.done():
                 acting.cancel()
                 await asyncio.wait((acting,))
+            self._running.pop(call.id, None)
         outcome = stopped(call, self._context) if acting.cancelled() else acting.result()
         writer.write(outcome_frames(outcome))
         await writer.drain()
