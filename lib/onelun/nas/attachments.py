@@ -15,7 +15,7 @@ import secrets
 import msgspec
 
 from onelun.deadline import Deadline
-from onelun.errors import CommandFailed, Conflict, NoReply, OnelunError, Unreachable
+from onelun.errors import CommandFailed, Conflict, NoReply, NotFound, OnelunError, Unreachable
 from onelun.model import Attachment, State, Target, Volume
 from onelun.naming import Source, target_account, target_iqn
 from onelun.nas.backends.base import Backend
@@ -63,7 +63,10 @@ class Attachments:
         """
         async with self._hosts.turn(host):
             row = await self._intend(backend, volume, host, readonly=readonly, deadline=deadline, of=of)
+            fresh = row.state == ATTACHING
             try:
+                if fresh:
+                    await self._write_down(backend, row)
                 await self._exporter.export(self.target(backend, volume, row))
                 asked = self._set_zvol(volume, row, path)
                 reply = await self._hosts.ask(host, asked, ZvolAttached, deadline=deadline, of=of, step="set_zvol")
@@ -71,11 +74,12 @@ class Attachments:
                 self._catalogue.put(_as(row, UNKNOWN))
                 raise
             except OnelunError:
-                if row.state == ATTACHING:
-                    await self._forget(backend, row)
+                if fresh:
+                    await self._take_back(backend, row)
                 raise
             except asyncio.CancelledError:
-                await self._abandon(backend, row)
+                if fresh:
+                    await self._abandon(backend, row)
                 raise
             row = _as(row, ATTACHED)
             self._catalogue.put(row)
@@ -108,6 +112,8 @@ class Attachments:
                 await self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=of, step="unlink")
                 return False
             before = row.state
+            # An attachment that is on its way out stays so, whatever its host says or does not say.
+            doubt = DETACHING if before == DETACHING else UNKNOWN
             row = _as(row, DETACHING)
             self._catalogue.put(row)
             owes = False
@@ -119,7 +125,7 @@ class Attachments:
                 raise
             except (Unreachable, NoReply) as error:
                 if not force:
-                    self._catalogue.put(_as(row, UNKNOWN))
+                    self._catalogue.put(_as(row, doubt))
                     raise _unconfirmed(row, error) from error
                 log.warning("detach fenced=%s host=%s reason=%s", row.iqn, row.host, error)
                 owes = True
@@ -127,7 +133,7 @@ class Attachments:
                 self._catalogue.put(_as(row, before))
                 raise
             except asyncio.CancelledError:
-                self._catalogue.put(_as(row, UNKNOWN))
+                self._catalogue.put(_as(row, doubt))
                 raise
             await asyncio.shield(self._forget(backend, row, owes=owes))
             return owes
@@ -162,7 +168,6 @@ class Attachments:
                     raise Conflict(f"volume {volume.name} is mapped to {row.host}{doubt}: unmap it there first")
             elif row.state == DETACHING or row.readonly != readonly or row.initiator != initiator:
                 await self._end_old(backend, row, deadline=deadline, of=of)
-                volume = await backend.find_uuid(volume.uuid) or volume
             else:
                 return row
         epoch = await self._epochs.next()
@@ -179,16 +184,30 @@ class Attachments:
             state=ATTACHING,
         )
         self._catalogue.put(row)
-        mine = Attachment(host=host, initiator=initiator, epoch=epoch, readonly=readonly)
-        await backend.record(
-            msgspec.structs.replace(
-                volume,
-                attachments=(*volume.attachments, mine),
-                connected=True,
-                last_epoch=max(epoch, volume.last_epoch),
-            )
-        )
         return row
+
+    async def _write_down(self, backend: Backend, row: AttachmentRow) -> None:
+        """Let the volume itself say that the host may have it, before there is a target."""
+        volume = await backend.find_uuid(row.uuid)
+        if volume is None:
+            raise NotFound(f"volume {row.zvol} has just been removed", zvol=row.zvol)
+        mine = Attachment(host=row.host, initiator=row.initiator, epoch=row.epoch, readonly=row.readonly)
+        changed = msgspec.structs.replace(
+            volume,
+            attachments=(*volume.attachments, mine),
+            connected=True,
+            last_epoch=max(row.epoch, volume.last_epoch),
+        )
+        await backend.record(changed)
+
+    async def _take_back(self, backend: Backend, row: AttachmentRow) -> None:
+        """The host has not got it: undo the rest. What cannot be undone now is on its way out, and the rounds go on with it."""
+        row = _as(row, DETACHING)
+        self._catalogue.put(row)
+        try:
+            await self._forget(backend, row)
+        except OnelunError as error:
+            log.warning("attach left=%s host=%s reason=%s", row.iqn, row.host, error)
 
     async def _tear_down(
         self, row: AttachmentRow, request: TearDown, *, lossy: bool, deadline: Deadline, of: str
@@ -208,7 +227,7 @@ class Attachments:
         await self._forget(backend, row)
 
     async def _abandon(self, backend: Backend, row: AttachmentRow) -> None:
-        """The job was cancelled while the host may have been connecting: take it back, or admit that we do not know."""
+        """The job was cancelled while the host may have been connecting: take it back, now or in a later round."""
         request = TearDown(target=row.iqn, keep_link=True)
         deadline = Deadline.after(_UNDO_S)
         try:
@@ -216,7 +235,7 @@ class Attachments:
             await asyncio.shield(asyncio.ensure_future(undo))
             await asyncio.shield(asyncio.ensure_future(self._forget(backend, row)))
         except (OnelunError, asyncio.CancelledError):
-            self._catalogue.put(_as(row, UNKNOWN))
+            self._catalogue.put(_as(row, DETACHING))
 
     async def _forget(self, backend: Backend, row: AttachmentRow, *, owes: bool = False) -> None:
         """Fence the target, then take the attachment out of the volume and the catalogue."""

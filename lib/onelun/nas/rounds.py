@@ -14,7 +14,7 @@ from onelun.deadline import Deadline
 from onelun.errors import NoReply, OnelunError, Unreachable
 from onelun.naming import target_account
 from onelun.nas.attachments import Attachments
-from onelun.nas.catalogue import ATTACHED, DETACHING, UNKNOWN, AttachmentRow, Catalogue
+from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.hosts import Hosts
 from onelun.nas.imports import Imports
@@ -95,7 +95,11 @@ class Rounds:
         async with self._hosts.turn(host, alone=True):
             rows = self._catalogue.attachments(host=host)
             debts = self._catalogue.debts(host=host)
-            held = [h for row in rows if row.state != DETACHING and (h := await self._held(row)) is not None]
+            held = [
+                h
+                for row in rows
+                if row.state not in (ATTACHING, DETACHING) and (h := await self._held(row)) is not None
+            ]
             request = SyncZvols(nas=self._nas, held=tuple(held))
             of = str(uuids.uuid4())
             deadline = Deadline.after(self._limits.finish_s / 2)
@@ -109,7 +113,7 @@ class Rounds:
         if row.iqn in done.failed:
             log.warning("sync host=%s iqn=%s failed=%s", row.host, row.iqn, done.failed[row.iqn])
             self._catalogue.put(msgspec.structs.replace(row, state=UNKNOWN))
-        elif row.state == DETACHING:
+        elif row.state in (ATTACHING, DETACHING):
             await self._attachments.finish_detaching(self._pools.backend(row.pool), row)
         elif row.state != ATTACHED:
             self._catalogue.put(msgspec.structs.replace(row, state=ATTACHED))

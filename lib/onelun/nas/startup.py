@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import secrets
 
+import msgspec
+
 from onelun.errors import OnelunError
 from onelun.model import Attachment, State, Target, Volume
 from onelun.naming import target_iqn
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
-from onelun.nas.catalogue import UNKNOWN, AttachmentRow, Catalogue
+from onelun.nas.catalogue import ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.imports import Imports
@@ -102,6 +104,9 @@ class Startup:
                     continue
                 await self._exporter.unexport(row.iqn)
                 self._catalogue.drop(row)
+            elif row.state == ATTACHING:
+                # Its request ends as interrupted, and is undone: the host lets go when it is told what is in force.
+                self._catalogue.put(msgspec.structs.replace(row, state=DETACHING))
         for row_ in self._catalogue.imports():
             if await self._pools.backend(row_.pool).find_uuid(row_.uuid) is None:
                 self._catalogue.drop(row_)
@@ -123,7 +128,7 @@ class Startup:
         present = await self._exporter.exports()
         made = 0
         for row in self._catalogue.attachments():
-            if row.iqn in present:
+            if row.iqn in present or row.state == DETACHING:
                 continue
             backend = self._pools.backend(row.pool)
             volume = await backend.find_uuid(row.uuid)

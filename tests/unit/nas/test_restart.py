@@ -1,11 +1,12 @@
 """What a restarted NAS agent finds, and how it and its hosts agree again."""
 
+import asyncio
 import os
 
 import msgspec
 import pytest
 
-from onelun.errors import Conflict, Unreachable
+from onelun.errors import CommandFailed, Conflict, Unreachable
 from onelun.model import Kind, Owner, State
 from onelun.nas.agent import NasAgent
 from onelun.rpc.message import CreateZvol, ImportZvol, MapZvol, RenewImport, UnmapZvol
@@ -204,3 +205,69 @@ async def test_an_unmap_that_a_silent_host_left_open_is_asked_again_by_the_round
     await nas.agent.rounds._probe()
 
     assert [row.state for row in nas.catalogue.attachments()] == ["attached"]
+
+
+async def test_a_map_that_the_target_daemon_cut_off_is_taken_back_by_a_round_and_never_comes_to_be(begin, monkeypatch):
+    nas = await begin()
+    await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
+
+    async def down(*_):
+        raise Unreachable("tgtd does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nas.exporter, "export", down)
+        patched.setattr(nas.exporter, "unexport", down)
+        with pytest.raises(Unreachable, match="tgtd"):
+            await nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD))
+        assert [row.state for row in nas.catalogue.attachments()] == ["detaching"]
+
+    await nas.agent.rounds._probe()
+
+    assert nas.catalogue.attachments() == []
+    assert nas.nodes["node1"].connected == {}
+    await nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node2", cloud=CLOUD))
+
+
+async def test_a_map_that_a_restart_cut_off_is_undone_on_the_host_too(begin, parts):
+    nas = await begin()
+    await _mapped(nas)
+    (row,) = nas.catalogue.attachments()
+    nas.catalogue.put(msgspec.structs.replace(row, state="attaching"))
+
+    again = await begin()
+    await again.agent.rounds._probe()
+
+    assert again.catalogue.attachments() == []
+    assert parts.nodes["node1"].connected == {}
+    assert await parts.exporter.exports() == {}
+
+
+async def test_a_volume_that_cannot_be_written_to_is_not_offered(nas, monkeypatch):
+    await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
+
+    async def broken(*_):
+        raise CommandFailed("the disk is broken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nas.backend, "record", broken)
+        with pytest.raises(CommandFailed, match="broken"):
+            await nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD))
+
+    assert nas.catalogue.attachments() == []
+    assert await nas.exporter.exports() == {}
+
+
+async def test_cancelling_a_repeated_map_leaves_the_attachment_alone(nas):
+    mapped = await _mapped(nas)
+    nas.nodes["node1"].delay_s = 0.3
+    again = asyncio.create_task(
+        nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD, vm=3, disk=0, path=PATH))
+    )
+    await asyncio.sleep(0.05)
+
+    again.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await again
+
+    assert [(row.epoch, row.state) for row in nas.catalogue.attachments()] == [(mapped.epoch, "attached")]
+    assert len(nas.nodes["node1"].connected) == 1

@@ -5,7 +5,8 @@ sees no volume of that name, or a complete one. Every fact about a volume lives 
 lost catalogue loses no volume.
 
 All methods may be repeated. Raised anywhere: CommandFailed (a tool or the storage failed), Rejected for a pool that is not
-ours to change. A cancelled method leaves at most a building volume, which `discard` removes.
+ours to change. A cancelled method leaves at most a building volume, which `destroy` removes. A size is a positive multiple of
+512 bytes, else Rejected. A pool that is gone is CommandFailed, never a pool without volumes.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ class Backend(ABC):
     async def open(self, agent: str, cloud: str | None) -> None:
         """Check that the pool is usable and belongs to this agent (a UUID); an unowned pool becomes its.
 
-        `cloud` is unused until a volume of a cloud is made. Repeating it succeeds. Raises Conflict when another agent
-        owns the pool (`take` changes that), NotFound when there is no pool, Rejected when it cannot be written.
+        The cloud of the first volume that has one is the pool's; `cloud`, and every later volume's, must be the same one or
+        none. Repeating it succeeds. Raises Conflict for another cloud's pool and when another agent owns it (`take`
+        changes that), NotFound when there is no pool, Rejected when it cannot be written.
         """
 
     @abstractmethod
@@ -73,7 +75,7 @@ class Backend(ABC):
     ) -> Volume:
         """Build a volume with the content of `origin`, which must be ready; bytes beyond the origin's read as zeros.
 
-        `size_bytes` is at least the origin's, else Rejected. Without copying where the storage can; else a copy that keeps
+        `size_bytes` is at least the origin's, else Rejected; an origin that is there and not ready is a Conflict. Without copying where the storage can; else a copy that keeps
         holes and calls `progress`. Repeated for the same UUID it starts anew. Raises NotFound, OutOfSpace.
         """
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 from onelun.model import Capacity, Owner, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.backends.filedirectory import PoolDirectory
 from onelun.nas.backends.filepool import FilePool
 from onelun.nas.backends.filetree import DATA_FILE, NEW, TRASH
 
@@ -33,29 +34,34 @@ class FileBackend(Backend):
 
     def __init__(self, pool: str, path: str) -> None:
         self.pool = pool
-        self._path = path
-        self._steps = FilePool(pool, path)
+        self._directory = PoolDirectory(pool, path)
+        self._steps = FilePool(self._directory)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"pool-{pool}")
 
     async def open(self, agent: str, cloud: str | None) -> None:
         """See the base. What an interruption left half removed, or begun and empty, is removed here."""
-        await self._run(lambda: self._steps.open(agent, cloud))
+
+        def step() -> None:
+            self._directory.open(agent, cloud)
+            self._steps.finish()
+
+        await self._run(step)
 
     async def take(self, agent: str) -> None:
         """See the base."""
-        await self._run(lambda: self._steps.take(agent))
+        await self._run(lambda: self._directory.take(agent))
 
     async def serial(self) -> int:
         """See the base."""
-        return await self._run(self._steps.serial)
+        return await self._run(self._directory.serial)
 
     async def set_serial(self, serial: int) -> None:
         """See the base."""
-        await self._run(lambda: self._steps.set_serial(serial))
+        await self._run(lambda: self._directory.set_serial(serial))
 
     async def capacity(self) -> Capacity:
         """What the filesystem says; bytes that sparse volumes may still ask for are not taken off."""
-        return await self._run(self._steps.capacity)
+        return await self._run(self._directory.capacity)
 
     async def volumes(self) -> list[Volume]:
         """See the base. What is in the pool and is no volume of ours is named in the log, once."""
@@ -109,7 +115,7 @@ class FileBackend(Backend):
     def device(self, volume: Volume) -> str:
         """The path of its data; publishing and trashing change it."""
         places = {State.BUILDING: NEW + volume.uuid, State.TRASH: TRASH + volume.uuid}
-        return os.path.join(self._path, places.get(volume.state, volume.name), DATA_FILE)
+        return os.path.join(self._directory.path, places.get(volume.state, volume.name), DATA_FILE)
 
     async def usage(self, volume: Volume) -> int:
         """See the base. Blocks that clones share are counted for each of them."""

@@ -3,95 +3,58 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 
-from onelun.errors import CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
-from onelun.model import Capacity, Owner, State, Volume
+from onelun.errors import Conflict, NotFound
+from onelun.model import Owner, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Progress
 from onelun.nas.backends.filecopy import copy_sparse, exchange, rename_new, share_blocks
+from onelun.nas.backends.filedirectory import PoolDirectory
 from onelun.nas.backends.filetree import DATA_FILE, NEW, TRASH, Entry, Tree
-from onelun.nas.backends.sidecar import PoolFacts, UnreadableError, VolumeFacts, read_pool, write_pool, write_volume
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from onelun.nas.backends.sidecar import VolumeFacts, write_volume
 
 
 class FilePool:
-    """A pool in the directory `path`."""
+    """The volumes of a pool."""
 
-    def __init__(self, pool: str, path: str) -> None:
-        self.pool = pool
-        self.path = path
-        self._tree = Tree(pool, path)
-        self._agent: str | None = None
-        self._facts_lock = threading.Lock()
+    def __init__(self, directory: PoolDirectory) -> None:
+        self.pool = directory.pool
+        self._directory = directory
+        self._tree = Tree(directory.pool)
 
-    def open(self, agent: str, cloud: str | None) -> None:
-        """Check the pool and make it the agent's; finish what an interruption left half done."""
-        with self._root() as root:
-            if not os.access(self.path, os.W_OK | os.X_OK) or os.fstatvfs(root).f_flag & os.ST_RDONLY:
-                raise Rejected(f"pool {self.pool} cannot be written: make {self.path} writable for the agent")
-            facts = self._facts(root)
-            rules.check_owner(self.pool, facts.owner, agent)
-            rules.check_cloud(self.pool, facts.cloud, cloud)
-            if facts.owner is None:
-                self._change_facts(root, owner=agent)
-            self._agent = agent
+    def finish(self) -> None:
+        """End what an interruption left half done."""
+        with self._directory.owned() as root:
             self._tree.sweep(root)
             for entry in self._tree.entries(root):
                 self._finish(root, entry)
 
-    def take(self, agent: str) -> None:
-        """Make the pool the agent's."""
-        with self._root() as root:
-            self._change_facts(root, owner=agent)
-
-    def serial(self) -> int:
-        """The catalogue's serial number."""
-        with self._root() as root:
-            return self._facts(root).serial
-
-    def set_serial(self, serial: int) -> None:
-        """Keep it."""
-        with self._owned() as root:
-            self._change_facts(root, serial=serial)
-
-    def capacity(self) -> Capacity:
-        """What statvfs says."""
-        with self._root() as root:
-            told = os.fstatvfs(root)
-        return Capacity(
-            total_bytes=told.f_blocks * told.f_frsize,
-            used_bytes=(told.f_blocks - told.f_bfree) * told.f_frsize,
-            free_bytes=told.f_bavail * told.f_frsize,
-        )
-
     def volumes(self) -> list[Volume]:
         """All of ours."""
-        with self._root() as root:
+        with self._directory.root() as root:
             return [entry.volume for entry in self._tree.entries(root)]
 
     def find(self, name: str) -> Volume | None:
         """The visible one of that name."""
-        with self._root() as root:
+        with self._directory.root() as root:
             entry = self._tree.visible(root, name)
         return entry.volume if entry is not None else None
 
     def find_uuid(self, uuid: str) -> Volume | None:
         """The one with that UUID."""
-        with self._root() as root:
+        with self._directory.root() as root:
             entry = self._tree.by_uuid(root, uuid)
         return entry.volume if entry is not None else None
 
     def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
         """Build an empty one."""
-        with self._owned() as root:
+        with self._directory.owned() as root:
             present = self._tree.by_uuid(root, uuid, name)
             if present is not None:
                 rules.check_same(present.volume, name, size_bytes, owner, None)
@@ -110,7 +73,7 @@ class FilePool:
         stop: threading.Event,
     ) -> Volume:
         """Build one with the origin's content. Raises Cancelled when `stop` is set."""
-        with self._owned() as root:
+        with self._directory.owned() as root:
             present = self._tree.by_uuid(root, uuid, name)
             if present is not None and present.volume.state is not State.BUILDING:
                 rules.check_same(present.volume, name, size_bytes, owner, origin.uuid)
@@ -130,7 +93,7 @@ class FilePool:
 
     def publish(self, uuid: str, replace: str | None) -> Volume:
         """Show the building volume under its name, in one rename."""
-        with self._owned() as root:
+        with self._directory.owned() as root:
             entry = self._tree.by_uuid(root, uuid)
             if entry is None or entry.volume.state is State.TRASH:
                 raise NotFound(f"pool {self.pool} has no volume {uuid} to publish")
@@ -155,7 +118,7 @@ class FilePool:
 
     def record(self, volume: Volume) -> Volume:
         """Write the facts that may change."""
-        with self._owned() as root:
+        with self._directory.owned() as root:
             entry = self._present(root, volume)
             facts = rules.recorded(entry.volume, volume)
             self._write(root, entry._replace(volume=facts), trashed_at=entry.trashed_at)
@@ -163,7 +126,7 @@ class FilePool:
 
     def grow(self, volume: Volume, size_bytes: int) -> Volume:
         """Make it longer. The data grows first: after a crash in between, `open` counts the new zeros in."""
-        with self._owned() as root:
+        with self._directory.owned() as root:
             entry = self._present(root, volume)
             rules.check_grown(entry.volume, size_bytes)
             self._admit(root, entry.volume.name, size_bytes)
@@ -179,7 +142,7 @@ class FilePool:
 
     def trash(self, volume: Volume) -> None:
         """Put it into the trash."""
-        with self._owned() as root:
+        with self._directory.owned() as root:
             entry = self._tree.by_uuid(root, volume.uuid, volume.name)
             if entry is not None and entry.directory == entry.volume.name:
                 self._write(root, entry, trashed_at=time.time())
@@ -187,14 +150,14 @@ class FilePool:
 
     def destroy(self, volume: Volume) -> None:
         """Remove it."""
-        with self._owned() as root:
+        with self._directory.owned() as root:
             entry = self._tree.by_uuid(root, volume.uuid, volume.name)
             if entry is not None:
                 self._tree.remove(root, entry.directory, volume.uuid)
 
     def purge(self, older_than: float) -> int:
         """Remove what is long enough in the trash."""
-        with self._owned() as root:
+        with self._directory.owned() as root:
             trash = [entry for entry in self._tree.entries(root) if entry.volume.state is State.TRASH]
             overdue = [entry for entry in trash if (entry.trashed_at or 0.0) < older_than]
             for entry in overdue:
@@ -203,7 +166,7 @@ class FilePool:
 
     def usage(self, volume: Volume) -> int:
         """The bytes of its blocks."""
-        with self._root() as root:
+        with self._directory.root() as root:
             entry = self._present(root, volume)
             with self._tree.opened(root, entry.directory) as directory:
                 # stat(2): st_blocks counts units of 512 bytes, whatever the filesystem's block is.
@@ -223,7 +186,7 @@ class FilePool:
 
     def _build(self, root: int, volume: Volume, fill: Callable[[int], None]) -> Volume:
         self._admit(root, volume.name, volume.size_bytes)
-        self._serve_cloud(root, volume.owner.cloud)
+        self._directory.serve(root, volume.owner.cloud)
         building = NEW + volume.uuid
         self._tree.remove(root, building, volume.uuid)
         with contextlib.ExitStack() as undo:
@@ -279,44 +242,3 @@ class FilePool:
     def _write(self, root: int, entry: Entry, *, trashed_at: float | None) -> None:
         with self._tree.opened(root, entry.directory) as directory:
             write_volume(directory, VolumeFacts(volume=entry.volume, trashed_at=trashed_at))
-
-    def _facts(self, root: int) -> PoolFacts:
-        try:
-            return read_pool(root)
-        except UnreadableError as error:
-            raise CommandFailed(f"the facts of pool {self.pool} cannot be read: {error}; restore the file") from error
-
-    def _change_facts(self, root: int, **changes: str | int) -> None:
-        with self._facts_lock:
-            write_pool(root, msgspec.structs.replace(self._facts(root), **changes))
-
-    def _serve_cloud(self, root: int, cloud: str | None) -> None:
-        with self._facts_lock:
-            facts = self._facts(root)
-            rules.check_cloud(self.pool, facts.cloud, cloud)
-            if cloud is not None and facts.cloud is None:
-                write_pool(root, msgspec.structs.replace(facts, cloud=cloud))
-
-    @contextlib.contextmanager
-    def _root(self) -> Iterator[int]:
-        """The pool's directory, open; what the system calls in the body say is translated."""
-        try:
-            with self._tree.root() as root:
-                yield root
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if error.filename != self.path:
-                raise CommandFailed(f"pool {self.pool}: {error.filename}: {error.strerror}") from error
-            raise NotFound(f"there is no pool {self.pool}: {self.path} is no directory", pool=self.pool) from error
-        except OSError as error:
-            if error.errno in _FULL:
-                raise OutOfSpace(f"pool {self.pool} is full ({error.strerror})", pool=self.pool) from error
-            raise CommandFailed(f"pool {self.pool}: {error.strerror} ({error.filename or self.path})") from error
-
-    @contextlib.contextmanager
-    def _owned(self) -> Iterator[int]:
-        """Like `_root`, when the pool is the agent's."""
-        if self._agent is None:
-            raise Rejected(f"pool {self.pool} is not open")
-        with self._root() as root:
-            rules.check_owner(self.pool, self._facts(root).owner or "nobody", self._agent)
-            yield root

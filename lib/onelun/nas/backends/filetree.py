@@ -40,21 +40,11 @@ class Entry(NamedTuple):
 
 
 class Tree:
-    """The directory of one pool."""
+    """The volumes of one pool, in its open directory."""
 
-    def __init__(self, pool: str, path: str) -> None:
+    def __init__(self, pool: str) -> None:
         self.pool = pool
-        self.path = path
         self._warned: set[str] = set()
-
-    @contextlib.contextmanager
-    def root(self) -> Iterator[int]:
-        """The pool's directory, open. The pool's own path may be a symbolic link: the operator configured it."""
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
 
     @contextlib.contextmanager
     def opened(self, root: int, directory: str) -> Iterator[int]:
