@@ -75,8 +75,9 @@ class Backend(ABC):
     ) -> Volume:
         """Build a volume with the content of `origin`, which must be ready; bytes beyond the origin's read as zeros.
 
-        `size_bytes` is at least the origin's, else Rejected; an origin that is there and not ready is a Conflict. Without copying where the storage can; else a copy that keeps
-        holes and calls `progress`. Repeated for the same UUID it starts anew. Raises NotFound, OutOfSpace.
+        `size_bytes` is at least the origin's, else Rejected; an origin that is there and not ready is a Conflict. Without
+        copying where the storage can; else a copy that keeps holes and calls `progress`. Repeated for the same UUID while it
+        is building it starts anew. Raises NotFound, OutOfSpace.
         """
 
     @abstractmethod
