@@ -16,6 +16,7 @@ from onelun.errors import CommandFailed, Conflict, NotFound, OutOfSpace, Rejecte
 from onelun.model import Kind, Owner, State
 from onelun.nas.backends import filepool, filetree, sidecar
 from onelun.nas.backends.file import FileBackend
+from onelun.nas.backends.filedirectory import PoolDirectory
 from onelun.nas.backends.filepool import FilePool
 
 MIB = 1 << 20
@@ -36,8 +37,10 @@ def pool(path):
 
 
 def opened(path):
-    pool = FilePool("tank", str(path))
-    pool.open(AGENT, None)
+    directory = PoolDirectory("tank", str(path))
+    directory.open(AGENT, None)
+    pool = FilePool(directory)
+    pool.finish()
     return pool
 
 
@@ -48,7 +51,9 @@ def new():
 def ready(pool, name, content=b"", size=MIB):
     uuid = new()
     pool.create(name, uuid, size, PLAIN)
-    (data,) = (os.path.join(pool.path, d, "data") for d in os.listdir(pool.path) if d.endswith(uuid))
+    (data,) = (
+        os.path.join(pool._directory.path, d, "data") for d in os.listdir(pool._directory.path) if d.endswith(uuid)
+    )
     with open(data, "r+b") as file:
         file.write(content)
     return pool.publish(uuid, None)
@@ -185,14 +190,22 @@ def test_an_absent_pool_is_not_found(tmp_path):
         opened(tmp_path / "file")
 
 
-def test_a_pool_that_goes_away_is_not_found_and_not_empty(pool, path):
-    ready(pool, "one-7")
+def test_an_open_pool_that_goes_away_is_not_taken_for_one_without_volumes(pool, path):
+    volume = ready(pool, "one-7")
     os.rename(path, str(path) + "-unmounted")
 
-    with pytest.raises(NotFound):
-        pool.volumes()
-    with pytest.raises(NotFound):
-        pool.find("one-7")
+    def ask():
+        for question in (pool.volumes, lambda: pool.find("one-7"), lambda: pool.find_uuid(volume.uuid)):
+            with pytest.raises(CommandFailed, match="gone"):
+                question()
+        with pytest.raises(CommandFailed, match="gone"):
+            pool.create("one-8", new(), MIB, PLAIN)
+
+    ask()
+    path.mkdir()
+    ask()
+
+    assert os.listdir(path) == []
 
 
 def test_a_pool_may_be_named_by_a_symbolic_link(path, tmp_path):
@@ -252,7 +265,7 @@ def test_a_disk_full_half_way_through_a_copy_leaves_nothing(tmp_path):
     with mounted("ext4", tmp_path) as place:
         pool = opened(place)
         origin = ready(pool, "one-7", os.urandom(80 * MIB), size=128 * MIB)
-        free = pool.capacity().free_bytes
+        free = pool._directory.capacity().free_bytes
         (place / "filler").write_bytes(bytes(free - 40 * MIB))
         os.sync()
 
@@ -336,7 +349,7 @@ def no_leftovers(pool):
     for volume in pool.volumes():
         pool.destroy(volume)
     assert pool.volumes() == []
-    assert os.listdir(pool.path) == [".pool.json"]
+    assert os.listdir(pool._directory.path) == [".pool.json"]
 
 
 def test_a_crash_while_creating_leaves_a_building_volume_or_nothing(path, monkeypatch):
@@ -349,7 +362,7 @@ def test_a_crash_while_creating_leaves_a_building_volume_or_nothing(path, monkey
         assert pool.find("one-7") is None
         assert all(volume.state is State.BUILDING for volume in pool.volumes())
         pool.create("one-7", uuid, MIB, PLAIN)
-        assert os.path.getsize(os.path.join(pool.path, f".new-{uuid}", "data")) == MIB
+        assert os.path.getsize(os.path.join(pool._directory.path, f".new-{uuid}", "data")) == MIB
         pool.publish(uuid, None)
         no_leftovers(pool)
 
@@ -365,7 +378,7 @@ def test_a_crash_while_cloning_leaves_a_building_volume_or_nothing(path, monkeyp
         assert pool.find("one-7-1-0") is None
         act(pool, origin)
         made = pool.publish(uuid, None)
-        with open(os.path.join(pool.path, made.name, "data"), "rb") as data:
+        with open(os.path.join(pool._directory.path, made.name, "data"), "rb") as data:
             assert data.read(7) == b"content"
         no_leftovers(pool)
 
@@ -398,7 +411,7 @@ def test_a_crash_while_replacing_shows_the_old_or_the_new_volume_always(path, mo
         assert len(pool.volumes()) == 2
         act(pool, (old, built))
         assert pool.find("one-7").uuid == built.uuid
-        with open(os.path.join(pool.path, f".trash-{old.uuid}", "data"), "rb") as data:
+        with open(os.path.join(pool._directory.path, f".trash-{old.uuid}", "data"), "rb") as data:
             assert data.read(3) == b"old"
         no_leftovers(pool)
 
@@ -419,7 +432,7 @@ def test_a_crash_while_destroying_leaves_the_whole_volume_or_none(path, monkeypa
     ):
         seen = pool.find_uuid(volume.uuid)
         if seen is not None:
-            with open(os.path.join(pool.path, "one-7", "data"), "rb") as data:
+            with open(os.path.join(pool._directory.path, "one-7", "data"), "rb") as data:
                 assert data.read(7) == b"content"
         pool.destroy(volume)
         no_leftovers(pool)
@@ -431,7 +444,7 @@ def test_a_crash_while_growing_gives_one_of_both_sizes_to_data_and_facts_alike(p
     ):
         seen = pool.find("one-7")
         assert seen.size_bytes in (MIB, 2 * MIB)
-        assert os.path.getsize(os.path.join(pool.path, "one-7", "data")) == seen.size_bytes
+        assert os.path.getsize(os.path.join(pool._directory.path, "one-7", "data")) == seen.size_bytes
         assert pool.grow(volume, 2 * MIB).size_bytes == 2 * MIB
         no_leftovers(pool)
 
