@@ -63,7 +63,7 @@ class NasAgent:
         agent = agent_uuid(state)
         self._startup = Startup(agent, pools, self.catalogue, epochs, exporter, self.attachments, self._imports)
         self.rounds = Rounds(
-            name, pools, self.catalogue, exporter, hosts, self.attachments, self._imports, self._startup, limits
+            name, pools, locks, self.catalogue, exporter, hosts, self.attachments, self._imports, self._startup, limits
         )
 
     def handlers(self) -> dict[type[m.Request], Handler]:

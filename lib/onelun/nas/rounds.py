@@ -18,8 +18,10 @@ from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, Attach
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.hosts import Hosts
 from onelun.nas.imports import Imports
+from onelun.nas.locks import Locks
 from onelun.nas.pools import Pools
 from onelun.nas.startup import Startup
+from onelun.nas.volumes import lock_name
 from onelun.rpc.message import Held, SyncZvols, ZvolsSynced
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class Rounds:
         self,
         nas: str,
         pools: Pools,
+        locks: Locks,
         catalogue: Catalogue,
         exporter: Exporter,
         hosts: Hosts,
@@ -45,6 +48,7 @@ class Rounds:
     ) -> None:
         self._nas = nas
         self._pools = pools
+        self._locks = locks
         self._catalogue = catalogue
         self._exporter = exporter
         self._hosts = hosts
@@ -105,18 +109,27 @@ class Rounds:
             deadline = Deadline.after(self._limits.finish_s / 2)
             done = await self._hosts.ask(host, request, ZvolsSynced, deadline=deadline, of=of, step="sync")
             for row in rows:
-                await self._settle(row, done)
+                self._settle(row, done)
             self._catalogue.drop(*(debt for debt in debts if debt.iqn not in done.failed))
+        # Not inside the host's turn: a job may hold the volume and wait for that.
+        for row in rows:
+            if row.state in (ATTACHING, DETACHING) and row.iqn not in done.failed:
+                await self._finish(row)
         log.info("sync host=%s held=%s dropped=%s failed=%s", host, len(held), len(done.dropped), len(done.failed))
 
-    async def _settle(self, row: AttachmentRow, done: ZvolsSynced) -> None:
+    def _settle(self, row: AttachmentRow, done: ZvolsSynced) -> None:
         if row.iqn in done.failed:
             log.warning("sync host=%s iqn=%s failed=%s", row.host, row.iqn, done.failed[row.iqn])
             self._catalogue.put(msgspec.structs.replace(row, state=UNKNOWN))
-        elif row.state in (ATTACHING, DETACHING):
-            await self._attachments.finish_detaching(self._pools.backend(row.pool), row)
-        elif row.state != ATTACHED:
+        elif row.state == UNKNOWN:
             self._catalogue.put(msgspec.structs.replace(row, state=ATTACHED))
+
+    async def _finish(self, row: AttachmentRow) -> None:
+        """The host has let go of what was on its way out. A job may have seen to the rest meanwhile."""
+        backend = self._pools.backend(row.pool)
+        async with self._locks.hold(lock_name(backend, row.zvol)):
+            if row in self._catalogue.attachments(iqn=row.iqn):
+                await self._attachments.finish_detaching(backend, row)
 
     async def _held(self, row: AttachmentRow) -> Held | None:
         volume = await self._pools.backend(row.pool).find_uuid(row.uuid)
