@@ -46,17 +46,20 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tls]:
     openssl("req", "-x509", *ec, "-keyout", made / "no.key", "-out", made / "other.pem", "-subj", "/CN=another")
     port = free_port("127.0.0.1")
     broker = PrivateBroker()
-    directory = Path(broker.node.directory)
-    for name in ("cert.pem", "key.pem", "ca.pem"):
-        (directory / name).write_bytes((made / name).read_bytes())
-    broker.configure(
-        f"listeners.ssl.1 = 127.0.0.1:{port}\n"
-        f"ssl_options.cacertfile = {directory}/ca.pem\n"
-        f"ssl_options.certfile = {directory}/cert.pem\n"
-        f"ssl_options.keyfile = {directory}/key.pem\n"
-    )
-    with broker:
+    try:
+        directory = Path(broker.node.directory)
+        for name in ("cert.pem", "key.pem", "ca.pem"):
+            (directory / name).write_bytes((made / name).read_bytes())
+        broker.configure(
+            f"listeners.ssl.1 = 127.0.0.1:{port}\n"
+            f"ssl_options.cacertfile = {directory}/ca.pem\n"
+            f"ssl_options.certfile = {directory}/cert.pem\n"
+            f"ssl_options.keyfile = {directory}/key.pem\n"
+        )
+        broker.start()
         yield Tls(broker, port, made / "ca.pem")
+    finally:
+        broker.stop()
 
 
 async def published(url: str) -> Outcome:
