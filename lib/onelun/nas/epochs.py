@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from onelun.errors import Conflict
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue
 
@@ -25,10 +26,22 @@ class Epochs:
         self._count = 0
 
     async def begin(self) -> bool:
-        """Take a new serial number; return whether the catalogue is older than a pool, or lost."""
+        """Take a new serial number; return whether the catalogue is older than a pool, or lost.
+
+        Raises Conflict for a pool that is new, though the catalogue knows one of that name: its filesystem is not mounted.
+        """
         known = int(self._catalogue.meta("serial") or 0)
         held = [await pool.serial() for pool in self._pools]
+        for pool, serial in zip(self._pools, held, strict=True):
+            if serial == 0 and self._catalogue.meta(f"pool {pool.pool}"):
+                raise Conflict(
+                    f"pool {pool.pool} was in use and is empty now: mount its filesystem; "
+                    "if it is meant to be new, give it another name",
+                    pool=pool.pool,
+                )
         await self._renew(max(known, *held))
+        for pool in self._pools:
+            self._catalogue.set_meta(f"pool {pool.pool}", "known")
         return max(held) > known
 
     async def next(self) -> int:

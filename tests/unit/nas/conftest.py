@@ -120,8 +120,8 @@ def begin(parts):
             parts.nodes,
             msgspec.structs.replace(parts.limits, **limits),
         )
-        await agent.start()
         running.append(agent)
+        await agent.start()
         return Nas(agent, parts)
 
     yield start

@@ -9,6 +9,7 @@ import pytest
 from onelun.errors import CommandFailed, Conflict, Unreachable
 from onelun.model import Kind, Owner, State
 from onelun.nas.agent import NasAgent
+from onelun.nas.backends.memory import MemoryBackend
 from onelun.rpc.message import CreateZvol, ImportZvol, MapZvol, RenewImport, UnmapZvol
 
 from .conftest import CLOUD, MIB
@@ -271,3 +272,14 @@ async def test_cancelling_a_repeated_map_leaves_the_attachment_alone(nas):
 
     assert [(row.epoch, row.state) for row in nas.catalogue.attachments()] == [(mapped.epoch, "attached")]
     assert len(nas.nodes["node1"].connected) == 1
+
+
+async def test_a_pool_whose_filesystem_is_not_mounted_is_not_taken_for_a_new_one(begin, parts):
+    nas = await begin()
+    await _mapped(nas)
+    parts.backend = MemoryBackend("tank")
+
+    with pytest.raises(Conflict, match="mount its filesystem"):
+        await begin()
+
+    assert len(await parts.exporter.exports()) == 1
