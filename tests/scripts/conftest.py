@@ -37,6 +37,7 @@ class FrontEnd:
         self.datastores.mkdir()
         self.settings: dict[str, Any] = {}
         self.api: Api | None = None
+        self.finish_s = 4.0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -66,7 +67,7 @@ class FrontEnd:
 
     async def _serve(self, release: str | None, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
-        frontend = Frontend(self.context(release))
+        frontend = Frontend(self.context(release), finish_s=self.finish_s)
         self._task = asyncio.ensure_future(frontend.serve())
         await frontend.ready.wait()
         ready.set()

@@ -40,7 +40,8 @@ class Asking:
     """The requests of one action.
 
     Their ids derive from the action's, from what is asked of whom, and for which time. So an action that is begun again
-    after the frontend went away asks the very same things, and agents answer what they have done or are doing.
+    after the frontend went away asks the very same things, and agents answer what they have done or are doing. `attempt`
+    counts how often it was begun again.
     """
 
     def __init__(
@@ -50,19 +51,21 @@ class Asking:
         deadline: Deadline,
         *,
         accept_s: float,
-        begun_again: bool,
+        attempt: int,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
         self.deadline = deadline
         self._asker = asker
         self._namespace = uuids.UUID(action_id)
         self._accept_s = accept_s
-        self._begun_again = begun_again
+        self._attempt = attempt
         self._on_progress = on_progress
         self._asked: Counter[bytes] = Counter()
 
-    async def ask(self, node: str, request: Request, kind: type[_R], *, within_s: float | None = None) -> _R:
-        """The reply of `node`, of that kind.
+    async def ask(
+        self, node: str, request: Request, kind: type[_R], *, within_s: float | None = None, anew: bool = False
+    ) -> _R:
+        """The reply of `node`, of that kind. `anew` asks for new work even when the action is begun again.
 
         An agent that restarted in the middle has undone the work and is asked anew, until the action's deadline; a busy
         one is asked again for as long as it may take to accept a request. Everything else is raised as it comes.
@@ -71,7 +74,7 @@ class Asking:
         busy_until = deadline.earlier(self._accept_s)
         what = node.encode() + b" " + encode(request)
         self._asked[what] += 1
-        what += b" %d" % self._asked[what]
+        what += b" %d %d" % (self._asked[what], self._attempt if anew else 0)
         attempt, delay = 0, _FIRST_DELAY_S
         while True:
             try:
@@ -94,7 +97,7 @@ class Asking:
     ) -> bool:
         if isinstance(error, Cancelled):
             # The frontend before this one gave the request up as it ended; nobody has given this action up.
-            return self._begun_again and attempt == 0
+            return self._attempt > 0 and attempt == 0
         limit = busy_until if isinstance(error, Busy) else deadline
         return limit.left_s() > delay
 

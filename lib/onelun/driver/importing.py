@@ -38,7 +38,8 @@ MIB = 1 << 20
 _CLEAN_UP_S = 10.0
 _CONNECT_S = 5.0
 # QEMU's own block layer takes some 300 MiB of addresses; a hostile image must not make it take more than this.
-_LIMITS = ("prlimit", "--as=4294967296")
+# And it goes when this process is killed: it would write on, and wait for ever for a target that is gone.
+_LIMITS = ("setpriv", "--pdeathsig", "KILL", "prlimit", "--as=4294967296")
 _PROGRESS = re.compile(rb"\(([0-9.]+)/100%\)")
 _STEP_PERCENT = 10.0
 
@@ -73,7 +74,8 @@ async def _import(run: Run, source: Source, image: Image, content: Content, size
     owner = run.image_owner(image.id, image.regtime)
     initiator = run.config.initiator
     request = ImportZvol(zvol=source.volume, zpool=source.pool, size_bytes=size, owner=owner, initiator=initiator)
-    begun = await run.ask(source.nas, request, ZvolImporting)
+    # Begun again it is another import, which ends the one before: whoever still wrote into that is cut off.
+    begun = await run.ask(source.nas, request, ZvolImporting, anew=True)
     finishing = False
     try:
         async with _renewed(run, source, begun):

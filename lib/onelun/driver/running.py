@@ -85,7 +85,7 @@ class Run:
             call.id,
             self.deadline,
             accept_s=context.limits.accept_s,
-            begun_again=call.attempt > 0,
+            attempt=call.attempt,
             on_progress=self.progress,
         )
         self.ask = self.asking.ask

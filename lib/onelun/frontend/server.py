@@ -35,9 +35,13 @@ _CALL_S = 20.0
 class Frontend:
     """Serves one socket until it is cancelled."""
 
-    def __init__(self, context: Context) -> None:
-        """`context` holds the configuration (whose `socket` is served) and the asker that all actions share."""
+    def __init__(self, context: Context, *, finish_s: float = _FINISH_S) -> None:
+        """`context` holds the configuration (whose `socket` is served) and the asker that all actions share.
+
+        `finish_s` is how long running actions may go on when the frontend ends.
+        """
         self._context = context
+        self._finish_s = finish_s
         self._path = context.config.socket
         self._actions: set[asyncio.Task[None]] = set()
         self._running: dict[str, asyncio.Task[Outcome]] = {}
@@ -63,7 +67,7 @@ class Frontend:
     async def _end(self) -> None:
         if self._actions:
             log.info("frontend stopping running=%d", len(self._actions))
-            await asyncio.wait(self._actions, timeout=_FINISH_S)
+            await asyncio.wait(self._actions, timeout=self._finish_s)
         for task in self._actions:
             task.cancel()
         if self._actions:

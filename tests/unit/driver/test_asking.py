@@ -28,8 +28,8 @@ class Recorder:
         return m.ZvolUnmapped()
 
 
-def asking(asker: Recorder, *, begun_again: bool = False, seconds: float = 5.0) -> Asking:
-    return Asking(asker, ACTION, Deadline.after(seconds), accept_s=0.5, begun_again=begun_again)
+def asking(asker: Recorder, *, attempt: int = 0, seconds: float = 5.0) -> Asking:
+    return Asking(asker, ACTION, Deadline.after(seconds), accept_s=0.5, attempt=attempt)
 
 
 async def test_an_action_begun_again_asks_under_the_same_ids() -> None:
@@ -46,12 +46,22 @@ async def test_an_action_begun_again_asks_under_the_same_ids() -> None:
     assert all(uuid.UUID(id_).version == 5 for id_ in one.ids if id_)
 
 
+async def test_what_is_asked_anew_is_new_work_each_time_the_action_is_begun() -> None:
+    recorder = Recorder()
+
+    for attempt in (0, 0, 1, 2):
+        await asking(recorder, attempt=attempt).ask("nas1", m.UnmapZvol(zvol="a"), m.ZvolUnmapped, anew=True)
+
+    assert recorder.ids[0] == recorder.ids[1]
+    assert len(set(recorder.ids)) == 3
+
+
 async def test_another_node_or_action_has_other_ids() -> None:
     recorder = Recorder()
 
     await asking(recorder).ask("nas1", m.UnmapZvol(zvol="a"), m.ZvolUnmapped)
     await asking(recorder).ask("nas2", m.UnmapZvol(zvol="a"), m.ZvolUnmapped)
-    other = Asking(recorder, str(uuid.uuid4()), Deadline.after(5), accept_s=1, begun_again=False)
+    other = Asking(recorder, str(uuid.uuid4()), Deadline.after(5), accept_s=1, attempt=0)
     await other.ask("nas1", m.UnmapZvol(zvol="a"), m.ZvolUnmapped)
 
     assert len(set(recorder.ids)) == 3
@@ -79,7 +89,7 @@ async def test_everything_else_is_raised_as_it_comes(error: OnelunError) -> None
 async def test_what_the_frontend_before_gave_up_is_asked_anew() -> None:
     recorder = Recorder(Cancelled("the caller gave it up"))
 
-    await asking(recorder, begun_again=True).ask("nas1", m.UnmapZvol(zvol="a"), m.ZvolUnmapped)
+    await asking(recorder, attempt=1).ask("nas1", m.UnmapZvol(zvol="a"), m.ZvolUnmapped)
 
     assert len(set(recorder.ids)) == 2
 
@@ -88,7 +98,7 @@ async def test_what_a_later_request_cancels_is_not_asked_for_ever() -> None:
     recorder = Recorder(*[Cancelled("a later request came")] * 5)
 
     with pytest.raises(Cancelled):
-        await asking(recorder, begun_again=True).ask("nas1", m.UnmapZvol(zvol="a"), m.ZvolUnmapped)
+        await asking(recorder, attempt=1).ask("nas1", m.UnmapZvol(zvol="a"), m.ZvolUnmapped)
 
     assert len(recorder.ids) == 2
 
