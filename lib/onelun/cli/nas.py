@@ -52,10 +52,9 @@ async def _serve(config: Config, mine: Nas) -> None:
     link = Link(
         config.broker.url, name=mine.name, exchange=config.broker.exchange, heartbeat_s=config.broker.heartbeat_s
     )
+    client = Client(link, config.limits)
     backends = {name: _backend(name, pool) for name, pool in mine.pools.items()}
-    agent = NasAgent(
-        mine.name, mine.state, backends, _exporter(mine), Client(link, config.limits), config.limits, mine.default_pool
-    )
+    agent = NasAgent(mine.name, mine.state, backends, _exporter(mine), client, config.limits, mine.default_pool)
     journal = Journal(os.path.join(mine.state, "journal.sqlite"))
     server = Server(link, mine.name, journal, agent.handlers(), role="nas", limits=config.limits)
     try:
@@ -64,6 +63,8 @@ async def _serve(config: Config, mine: Nas) -> None:
         async with agent.working():
             await server.serve()
     finally:
+        await journal.close()
+        await client.close()
         await link.close()
         agent.close()
 
