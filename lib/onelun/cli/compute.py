@@ -34,17 +34,21 @@ async def _serve(config: Config, mine: Compute) -> None:
     try:
         # The lock of the state directory comes first: two agents must not write one journal.
         await agent.start()
+        journal = Journal(os.path.join(mine.state, "journal.sqlite"))
         server = Server(
             link,
             mine.name,
-            Journal(os.path.join(mine.state, "journal.sqlite")),
+            journal,
             agent.handlers(),
             role="compute",
             limits=config.limits,
             initiator=mine.initiator.lower(),
         )
         await link.open()
-        await server.serve()
+        try:
+            await server.serve()
+        finally:
+            await journal.close()
     finally:
         await link.close()
         agent.close()
