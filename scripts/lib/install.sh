@@ -6,7 +6,8 @@
 PACKAGES_FILE=$ROOT/scripts/lib/packages
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK='# made by onelun while it installs packages; removed afterwards'
-INSTALL_LOCK=/run/lock/onelun-install
+# Locked while we install, since it is there on every machine and is never left behind.
+INSTALL_LOCK=/usr/bin/dpkg
 # Services that come enabled with these packages; the sandbox runs its own.
 PACKAGE_SERVICES="tgt:tgt.service rabbitmq-server:rabbitmq-server.service erlang-base:epmd.socket erlang-base:epmd.service"
 
@@ -96,7 +97,6 @@ install_packages() {
 	((${#missing[@]})) || return 0
 	command -v apt-get >/dev/null || fail "these are needed and there is no apt-get to install them: ${missing[*]}"
 	[ "$(id -u)" = 0 ] || fail "run this as root once, or: apt-get install --no-install-recommends ${missing[*]}"
-	mkdir -p "${INSTALL_LOCK%/*}"
 	(
 		flock 9
 		mapfile -t missing < <(missing_packages "$@")
@@ -113,7 +113,7 @@ install_packages() {
 		forbid_services
 		run_apt "$log/install" install --no-install-recommends "${missing[@]}"
 		disable_services "${before[@]}"
-	) 9>"$INSTALL_LOCK"
+	) 9<"$INSTALL_LOCK"
 }
 
 # base_python: an interpreter of the system that every user may run. A shim or one below /root would do for root alone,

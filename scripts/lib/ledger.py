@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 
-class StepFailed(Exception):  # noqa: N818 - it is what happened, in the demo's words
+class StepFailed(Exception):
     """A step did not do what it should; the ledger has it."""
 
 
@@ -51,10 +51,12 @@ class Ledger:
             except Exception as error:
                 row.seconds.append(time.monotonic() - started)
                 row.result = "FAILED"
-                self.console.print(f"  [red]✗[/] {row.seconds[-1]:6.2f} s  {escape(shown)}: {escape(str(error))}")
+                self.console.print(
+                    f"  [red]✗[/] {row.seconds[-1]:6.2f} s  {escape(shown)}: {escape(str(error))}", soft_wrap=True
+                )
                 raise StepFailed(f"{shown}: {error}") from error
         row.seconds.append(time.monotonic() - started)
-        self.console.print(f"  [green]✓[/] {row.seconds[-1]:6.2f} s  {escape(shown)}", highlight=False)
+        self.console.print(f"  [green]✓[/] {row.seconds[-1]:6.2f} s  {escape(shown)}", highlight=False, soft_wrap=True)
 
     def _row(self, name: str) -> Row:
         for row in self.rows:
@@ -66,13 +68,13 @@ class Ledger:
     def show(self) -> None:
         """The table of everything."""
         table = Table(title="onelun demo", title_justify="left")
-        for heading in ("part", "step", "times", "seconds, each", "result"):
-            table.add_column(heading, justify="right" if heading in ("times", "seconds, each") else "left")
+        for heading in ("part", "step", "times", "ms, each", "result"):
+            table.add_column(heading, justify="right" if heading in ("times", "ms, each") else "left")
         part = ""
         for row in self.rows:
             if part and row.part != part:
                 table.add_section()
-            shown = " ".join(f"{seconds:.2f}" for seconds in row.seconds)
+            shown = " ".join(f"{1000 * seconds:.0f}" for seconds in row.seconds)
             colour = "green" if row.result == "ok" else "red"
             table.add_row(
                 row.part if row.part != part else "",

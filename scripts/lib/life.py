@@ -51,8 +51,13 @@ class Life:
 
     def register(self) -> None:
         """The images: a bootable one that is cloned, empty ones for data."""
+        if not self.oned.old:
+            self._act("stat", "stat the bootable image", lambda: self.oned.datastore("stat", self.images[CLONE]))
+            self._act("monitor", "monitor the datastore", lambda: self.oned.datastore("monitor", None))
         self.images = [self._registered(image) for image in self.images]
         self.image_sha256 = self._sha256(CLONE)
+        with self.ledger.step("proof", "the image in the pool is the one that was registered"):
+            run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", self.images[CLONE].path, self._pool_file(CLONE))
 
     def create(self) -> None:
         """CREATE: every disk on host01."""
@@ -123,7 +128,7 @@ class Life:
     def _transfer(self, action: str, *locations: str, event: str, of_system: bool = False) -> None:
         directory = self.oned.directory(self.vm)
         shown = " ".join(location.replace(directory, f"…/{self.vm}") for location in locations)
-        name = f"{event} {action}{' of the directory' if of_system else ''}"
+        name = f"{event} {action}{' (dir)' if of_system else ''}"
         self._act(
             name,
             f"{event:8} {action} {shown}",

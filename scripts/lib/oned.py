@@ -62,10 +62,11 @@ class Oned:
         """A VM's directory as oned writes it: with the two slashes that its default configuration leads to."""
         return f"{os.path.dirname(self.datastores)}//{os.path.basename(self.datastores)}/{SYSTEM_ID}/{vm}"
 
-    def datastore(self, action: str, image: Image) -> Outcome:
-        """Run a datastore action on an image."""
+    def datastore(self, action: str, image: Image | None) -> Outcome:
+        """Run a datastore action on an image, or on the datastore."""
         document = base64.b64encode(self.document(image).encode()).decode()
-        argv = [document, str(image.id)] if self.old else [str(image.id)]
+        number = str(image.id if image else DATASTORE_ID)
+        argv = [document, number] if self.old else [number]
         return self._run(f"datastore/onelun/{action}", argv, "" if self.old else document)
 
     def transfer(self, action: str, *locations: str, vm: int, of_system: bool = False) -> Outcome:
@@ -81,23 +82,27 @@ class Oned:
             raise ValueError(f"{action} printed {stdout!r}; {self.release} wants SOURCE {' '.join(wanted)}")
         return words[0]
 
-    def document(self, image: Image) -> str:
-        """DS_DRIVER_ACTION_DATA for an image."""
-        kind = "<FSTYPE></FSTYPE>" if self.old else "<FORMAT></FORMAT><FS></FS><DISK_TYPE>2</DISK_TYPE>"
-        datastore = "" if self.old else "<TYPE>0</TYPE><DISK_TYPE>2</DISK_TYPE><STATE>0</STATE>"
+    def document(self, image: Image | None) -> str:
+        """DS_DRIVER_ACTION_DATA for an image, or for the datastore alone."""
+        kind = "" if self.old else "<TYPE>0</TYPE><DISK_TYPE>2</DISK_TYPE><STATE>0</STATE>"
         return (
-            "<DS_DRIVER_ACTION_DATA><IMAGE>"
-            f"<ID>{image.id}</ID><UID>0</UID><GID>0</GID><UNAME>oneadmin</UNAME><GNAME>oneadmin</GNAME>"
+            f"<DS_DRIVER_ACTION_DATA>{self._image(image) if image else ''}"
+            f"<DATASTORE><ID>{DATASTORE_ID}</ID><UID>0</UID><GID>0</GID><NAME>onelun</NAME>"
+            f"<DS_MAD>onelun</DS_MAD><TM_MAD>onelun</TM_MAD>"
+            f"<BASE_PATH><![CDATA[{self.datastores}/{DATASTORE_ID}]]></BASE_PATH>{kind}"
+            f"<TEMPLATE><ONELUN_POOLS><![CDATA[{self.pools}]]></ONELUN_POOLS>"
+            f"<SAFE_DIRS><![CDATA[{self.safe_dirs}]]></SAFE_DIRS></TEMPLATE></DATASTORE></DS_DRIVER_ACTION_DATA>"
+        )
+
+    def _image(self, image: Image) -> str:
+        kind = "<FSTYPE></FSTYPE>" if self.old else "<FORMAT></FORMAT><FS></FS><DISK_TYPE>2</DISK_TYPE>"
+        return (
+            f"<IMAGE><ID>{image.id}</ID><UID>0</UID><GID>0</GID><UNAME>oneadmin</UNAME><GNAME>oneadmin</GNAME>"
             f"<NAME>{escape(image.name)}</NAME><TYPE>{2 if image.persistent else 0}</TYPE>"
             f"<PERSISTENT>{int(image.persistent)}</PERSISTENT><REGTIME>{image.regtime}</REGTIME>"
             f"<SOURCE><![CDATA[{image.source}]]></SOURCE><PATH><![CDATA[{image.path}]]></PATH>{kind}"
             f"<SIZE>{image.size_mb}</SIZE><STATE>4</STATE><RUNNING_VMS>0</RUNNING_VMS>"
             f"<DATASTORE_ID>{DATASTORE_ID}</DATASTORE_ID><DATASTORE>onelun</DATASTORE><TEMPLATE></TEMPLATE></IMAGE>"
-            f"<DATASTORE><ID>{DATASTORE_ID}</ID><UID>0</UID><GID>0</GID><NAME>onelun</NAME>"
-            f"<DS_MAD>onelun</DS_MAD><TM_MAD>onelun</TM_MAD>"
-            f"<BASE_PATH><![CDATA[{self.datastores}/{DATASTORE_ID}]]></BASE_PATH>{datastore}"
-            f"<TEMPLATE><ONELUN_POOLS><![CDATA[{self.pools}]]></ONELUN_POOLS>"
-            f"<SAFE_DIRS><![CDATA[{self.safe_dirs}]]></SAFE_DIRS></TEMPLATE></DATASTORE></DS_DRIVER_ACTION_DATA>"
         )
 
     def _run(self, script: str, argv: list[str], stdin: str) -> Outcome:

@@ -10,7 +10,7 @@ import click
 from tests.support.sandbox import record
 from tests.support.sandbox.place import HOSTS, Place, SandboxError
 from tests.support.sandbox.processes import recorded
-from tests.support.sandbox.startup import restart, up
+from tests.support.sandbox.startup import Variant, restart, up
 from tests.support.sandbox.teardown import down, left_of
 
 _number = click.option("--id", "number", type=click.IntRange(0, 199), help="Which sandbox, 0 to 199.")
@@ -29,8 +29,15 @@ def sandbox() -> None:
 @click.option("--any", "anywhere", is_flag=True, help="Take the lowest free number, and print it.")
 @click.option("--owner", type=int, help="The process it is for: when that is gone, a plain `down` ends it.")
 @click.option("--finish-s", type=float, help="How long an action may take that copies nothing; 120 s unless told.")
+@click.option("--pool-on", type=click.Choice(["xfs", "btrfs"]), help="Give the pool a filesystem of its own.")
 def up_(
-    number: int | None, directory: str | None, *, anywhere: bool, owner: int | None, finish_s: float | None
+    number: int | None,
+    directory: str | None,
+    *,
+    anywhere: bool,
+    owner: int | None,
+    finish_s: float | None,
+    pool_on: str | None,
 ) -> None:
     """Start it; repeated, it says that it is up."""
     started = time.monotonic()
@@ -43,7 +50,8 @@ def up_(
         if record.read(place).get("ready") and all(recorded(place, name) for name in _PROCESSES):
             click.echo(f"sandbox {place.number} is up in {place.dir}", err=True)
             return
-    place = up(None if anywhere else number or 0, directory, owner, say, {"finish_s": finish_s} if finish_s else {})
+    variant = Variant({"finish_s": finish_s} if finish_s else {}, pool_on)
+    place = up(None if anywhere else number or 0, directory, owner, say, variant)
     if anywhere:
         click.echo(place.number)
     click.echo(f'sandbox {place.number} is up in {place.dir}. Now: eval "$(scripts/sandbox env)"', err=True)

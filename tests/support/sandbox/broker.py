@@ -9,7 +9,7 @@ import sys
 import pika
 import pika.exceptions
 from tests.support.sandbox.place import CHECKOUT, NAS, NODES, ONELUN, Place
-from tests.support.sandbox.processes import keep_pid, run
+from tests.support.sandbox.processes import keep_pid, members, run
 
 
 def start_broker(place: Place) -> dict[str, str]:
@@ -36,10 +36,15 @@ def start_broker(place: Place) -> dict[str, str]:
     run(*apart, *node, "--uid", uid, "--gid", uid, timeout_s=75)
     with open(f"{home}/broker.json") as file:
         kept = json.load(file)
-    keep_pid(place, "broker", kept["pids"][0])
+    keep_pid(place, "broker", _erlang(place))
     urls = _make_users(place, f"{place.address()}:{kept['port']}")
     # The frontend is on the broker's machine, and goes to it by loopback as on a real one.
     return urls | {"frontend": urls["frontend"].replace(f"@{place.address()}:", "@127.0.0.1:")}
+
+
+def _erlang(place: Place) -> int:
+    """The process that is the broker; what was started is a script that waits for it."""
+    return next(process.pid for process in members(place) if process.name == "beam.smp")
 
 
 def _make_users(place: Place, address: str) -> dict[str, str]:

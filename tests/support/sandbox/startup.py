@@ -8,12 +8,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 
 from tests.support.sandbox import record
 from tests.support.sandbox.broker import has_queue, start_broker
 from tests.support.sandbox.place import CHECKOUT, HOSTS, NAS, Place, SandboxError
-from tests.support.sandbox.processes import recorded, wait_until
+from tests.support.sandbox.processes import members, recorded, wait_until
 from tests.support.sandbox.roles import (
     make_directories,
     start_agent,
@@ -22,23 +23,32 @@ from tests.support.sandbox.roles import (
 )
 from tests.support.sandbox.targets import start_tgtd, tgt_control
 from tests.support.sandbox.teardown import down
-from tests.support.sandbox.topology import check_machine, make_bridge, make_hosts
+from tests.support.sandbox.topology import check_machine, make_bridge, make_hosts, make_pool
 
 Say = Callable[[str], None]
 
 
-def up(
-    number: int | None, directory: str | None, owner: int | None, say: Say, limits: dict[str, object] | None = None
-) -> Place:
+@dataclass(frozen=True)
+class Variant:
+    """What of a sandbox may be otherwise: settings of [limits], and a filesystem of its own (xfs, btrfs) for the pool."""
+
+    limits: dict[str, object] = field(default_factory=dict)
+    pool_on: str | None = None
+
+
+PLAIN = Variant()
+
+
+def up(number: int | None, directory: str | None, owner: int | None, say: Say, variant: Variant = PLAIN) -> Place:
     """Make a sandbox and return when all its roles answer. What fails leaves nothing behind.
 
-    `owner`, a process id, is whose sandbox it is; None keeps it until `down`. `limits` are settings of [limits].
+    `owner`, a process id, is whose sandbox it is; None keeps it until `down`.
     """
     check_machine()
     place = record.take_place(number, directory, owner)
     try:
         with _starting(place):
-            _build(place, say, limits or {})
+            _build(place, say, variant)
             record.keep_owner(place, owner)
             record.write(place, ready=True)
     except BaseException:
@@ -58,17 +68,19 @@ def _starting(place: Place) -> Iterator[None]:
         os.close(lock)
 
 
-def _build(place: Place, say: Say, limits: dict[str, object]) -> None:
+def _build(place: Place, say: Say, variant: Variant) -> None:
     make_directories(place)
     make_bridge(place)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, _ended_early(place):
         # The broker takes most of the time; its address on the bridge is there already.
         urls = pool.submit(start_broker, place)
         hosts = make_hosts(place)
+        if variant.pool_on:
+            make_pool(place, hosts[NAS], variant.pool_on)
         start_tgtd(place, hosts[NAS].pid)
         say("hosts and tgtd are up")
         users = urls.result()
-    write_configurations(place, users, limits)
+    write_configurations(place, users, variant.limits)
     record.write(place, url=users["frontend"])
     say("broker answers")
     _make_command(place)
@@ -77,6 +89,17 @@ def _build(place: Place, say: Say, limits: dict[str, object]) -> None:
     for role in (*HOSTS, "frontend"):
         wait_for_role(place, role)
     say("agents and frontend answer")
+
+
+@contextlib.contextmanager
+def _ended_early(place: Place) -> Iterator[None]:
+    """End what runs already when something fails or a person interrupts, instead of waiting for it."""
+    try:
+        yield
+    except BaseException:
+        for process in members(place):
+            process.kill()
+        raise
 
 
 def restart(place: Place, role: str) -> None:

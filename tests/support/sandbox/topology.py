@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
-from tests.support.sandbox.place import HOSTS, NODES, Place, SandboxError
+from tests.support.sandbox.place import HOSTS, NAS, NODES, Place, SandboxError
 from tests.support.sandbox.processes import Process, enter, look, run, start, wait_until
 
 DEVICES = "/dev/onelun"
@@ -36,7 +37,13 @@ def make_host(place: Place, host: str) -> Process:
         stdin=f"link set lo up\naddr add {place.address(host)}/24 dev eth0\nlink set eth0 up\n",
     )
     # The source of this mount is the sandbox's mark: every process that sees it belongs to the sandbox.
-    run(*inside, "mount", "-t", "tmpfs", "-o", "mode=755,size=1m", place.mark, DEVICES)
+    mount = (*inside, "mount", "-t", "tmpfs", "-o", "mode=755,size=1m", place.mark, DEVICES)
+    for last in (False, False, True):
+        os.makedirs(DEVICES, exist_ok=True)
+        with contextlib.nullcontext() if last else contextlib.suppress(SandboxError):
+            run(*mount)
+            break
+        # Another sandbox that ended just now took the directory away; it saw nobody who needed it.
     if host in NODES:
         run(*inside, "mount", "--bind", place.host_datastores(host), place.datastores)
     return holder
@@ -44,8 +51,15 @@ def make_host(place: Place, host: str) -> Process:
 
 def make_hosts(place: Place) -> dict[str, Process]:
     """All hosts, on the bridge that is there."""
-    os.makedirs(DEVICES, exist_ok=True)
     return {host: make_host(place, host) for host in HOSTS}
+
+
+def make_pool(place: Place, nas: Process, filesystem: str) -> None:
+    """A filesystem of its own for the NAS's pool, such as one that can share blocks; only the NAS sees it."""
+    image = place.path("hosts", NAS, "pool.img")
+    run("truncate", "-s", "16G", image)
+    run(f"mkfs.{filesystem}", "-q", image, timeout_s=60)
+    run(*enter(nas.pid), "mount", "-o", "loop", image, place.pool)
 
 
 def _is_apart(holder: Process) -> bool:
