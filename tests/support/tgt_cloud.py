@@ -44,6 +44,8 @@ class TgtCloud(Cloud):
         return await super().ask(node, request, **more)
 
     async def _import_zvol(self, nas: str, r: m.ImportZvol) -> Reply:
+        for uuid in [uuid for uuid, (key, _) in self.imports.items() if key == (nas, r.zpool, r.zvol)]:
+            await self._abort_import(nas, m.AbortImport(zpool=r.zpool, uuid=uuid))
         self.epoch += 1
         volume = Volume(r.size_bytes, r.owner)
         source = Source(nas, r.zpool, r.zvol)
