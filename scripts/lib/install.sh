@@ -53,12 +53,13 @@ allow_services() {
 
 # disable_services PACKAGE_BEFORE...: no service of a package that we installed starts at the next boot.
 disable_services() {
-	local entry
-	command -v systemctl >/dev/null || return 0
+	local entry disable=(deb-systemd-helper disable)
+	if command -v systemctl >/dev/null; then disable=(systemctl disable); fi
+	if [ -d /run/systemd/system ]; then disable+=(--now); fi
 	for entry in $PACKAGE_SERVICES; do
 		case " $* " in *" ${entry%%:*} "*) continue ;; esac
 		is_installed "${entry%%:*}" || continue
-		systemctl disable ${RUNNING_SYSTEMD:+--now} "${entry#*:}" >/dev/null 2>&1 || true
+		"${disable[@]}" "${entry#*:}" >/dev/null 2>&1 || true
 	done
 }
 
@@ -107,7 +108,6 @@ install_packages() {
 		for entry in $PACKAGE_SERVICES; do
 			if is_installed "${entry%%:*}"; then before+=("${entry%%:*}"); fi
 		done
-		[ ! -d /run/systemd/system ] || RUNNING_SYSTEMD=1
 		say "installing ${missing[*]}"
 		run_apt "$log/update" update
 		forbid_services
@@ -150,7 +150,7 @@ make_venv() {
 		fi
 		say "installing Python packages into .venv"
 		"$ROOT/.venv/bin/python" -m pip install --disable-pip-version-check -q -e "$ROOT$([ "$kind" = run ] || printf '[%s]' "$kind")" >"$log" 2>&1 ||
-			fail "pip could not install onelun into .venv: $(tail -n 5 "$log")"
+			fail "pip could not install onelun into .venv ($log): $(grep -E '^ *ERROR' "$log" | tail -n 3)"
 		printf '%s\n' "$made_from $kind" >"$stamp"
 	) 9>"$ROOT/.cache/venv.lock"
 }
