@@ -160,10 +160,18 @@ def _remove_files(place: Place) -> None:
     if left := mounts(place):
         raise SandboxError(f"sandbox {place.number}: {left[0]} is still mounted; nothing below {place.dir} was removed")
     shutil.rmtree(place.dir, ignore_errors=True)
-    # Removing a directory that is a mount point elsewhere would unmount it there.
-    if not any(its.number != place.number for its in marked().values()):
+    if _sees_all_processes() and not any(its.number != place.number for its in marked().values()):
         with contextlib.suppress(OSError):
             os.rmdir(DEVICES)
+
+
+def _sees_all_processes() -> bool:
+    """Whether no other sandbox can hide from us: removing a directory that is a mount point elsewhere unmounts it there.
+
+    In a container that shares the machine's /dev, the directory stays.
+    """
+    # The number of the first pid namespace is a constant of the kernel (PROC_PID_INIT_INO in linux/proc_ns.h).
+    return os.stat("/proc/self/ns/pid").st_ino == 0xEFFFFFFC
 
 
 def left_of(place: Place) -> list[str]:

@@ -37,6 +37,7 @@ def make_host(place: Place, host: str) -> Process:
         stdin=f"link set lo up\naddr add {place.address(host)}/24 dev eth0\nlink set eth0 up\n",
     )
     # The source of this mount is the sandbox's mark: every process that sees it belongs to the sandbox.
+    run(*inside, "mount", "-t", "tmpfs", "-o", "mode=755,size=4k", place.mark, place.path("mark"))
     mount = (*inside, "mount", "-t", "tmpfs", "-o", "mode=755,size=1m", place.mark, DEVICES)
     for last in (False, False, True):
         os.makedirs(DEVICES, exist_ok=True)
