@@ -67,7 +67,7 @@ async def download(url: str, descriptor: int, limit_gib: int) -> None:
         await _fill(_pieces(pipe), descriptor, limit_gib)
         await _check_end(pipe, f"cannot read {url[:200]}")
     finally:
-        await pipe.end()
+        await _end(pipe)
 
 
 async def unpack(tool: str, packed: int, descriptor: int, limit_gib: int) -> None:
@@ -80,7 +80,7 @@ async def unpack(tool: str, packed: int, descriptor: int, limit_gib: int) -> Non
     except CommandFailed as error:
         raise Rejected(error.sentence) from error
     finally:
-        await pipe.end()
+        await _end(pipe)
 
 
 async def unpacked(tool: str, packed: int) -> AsyncGenerator[bytes, None]:
@@ -94,7 +94,7 @@ async def unpacked(tool: str, packed: int) -> AsyncGenerator[bytes, None]:
     except CommandFailed as error:
         raise Rejected(error.sentence) from error
     finally:
-        await pipe.end()
+        await _end(pipe)
 
 
 async def checksum(descriptor: int, algorithm: str) -> str:
@@ -112,6 +112,14 @@ async def checksum(descriptor: int, algorithm: str) -> str:
     while done := await in_thread(some):
         offset += done
     return digest.hexdigest()
+
+
+async def _end(pipe: command.Pipe) -> None:
+    """End the command, and read what it left in its pipes: nothing else closes those of one that was killed."""
+    await pipe.end()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await pipe.process.communicate()
 
 
 async def _pieces(pipe: command.Pipe) -> AsyncIterator[bytes]:
