@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import base64
-import bz2
 import functools
-import gzip
 import hashlib
 import http.server
-import os
 import random
 import signal
-import struct
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +15,26 @@ from pathlib import Path
 
 import pytest
 from tests.scripts.conftest import FrontEnd
+from tests.support.images import (
+    backed,
+    bomb,
+    capacity_free_vmdk,
+    child_vmdk,
+    converted,
+    corrupt,
+    cut_off,
+    directory,
+    elsewhere,
+    empty,
+    encrypted,
+    flat_vmdk,
+    missing,
+    pack,
+    packed_twice,
+    pipe,
+    short,
+    zip_bomb,
+)
 from tests.support.recorded import RELEASES, Recorded, datastore_call, document, error
 from tests.support.requires import requires
 from tests.support.tgt import PrivateTgtd, free_port
@@ -76,14 +91,6 @@ def call(path: Path | str, release: str = "7.5", name: str = "cp", **template: s
     return datastore_call(release, name, text)
 
 
-def converted(disk: Path, format_: str) -> Path:
-    if format_ == "raw":
-        return disk
-    path = disk.with_suffix(f".{format_}")
-    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", format_, str(disk), str(path)], check=True, timeout=60)
-    return path
-
-
 @pytest.mark.parametrize("format_", FORMATS)
 def test_an_image_arrives_as_it_was_given(front: FrontEnd, disk: Path, format_: str) -> None:
     front.start()
@@ -93,13 +100,6 @@ def test_an_image_arrives_as_it_was_given(front: FrontEnd, disk: Path, format_: 
 
     assert (stdout, status) == (f"{SOURCE} raw\n", 0), stderr
     assert front.cloud.file(SOURCE).read_bytes() == disk.read_bytes()
-
-
-def pack(disk: Path, tool: str) -> Path:
-    path = disk.with_suffix({"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}[tool])
-    with path.open("wb") as file:
-        subprocess.run([tool, "-c", str(disk)], stdout=file, check=True, timeout=60)
-    return path
 
 
 @pytest.mark.parametrize("format_", ["raw", "qcow2"])
@@ -172,120 +172,6 @@ def test_a_checksum_that_differs_keeps_the_image_out(front: FrontEnd, disk: Path
     assert (stdout, status) == ("", 1)
     assert f"the {algorithm} checksum of the file is" in stderr
     assert front.cloud.asked == []
-
-
-def backed(disk: Path) -> Path:
-    path = disk.with_name("backed.qcow2")
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", str(path), "64M"], check=True
-    )
-    return path
-
-
-def elsewhere(disk: Path) -> Path:
-    path = disk.with_name("elsewhere.qcow2")
-    data = disk.with_name("data.raw")
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={data},data_file_raw=on", str(path), "64M"],
-        check=True,
-    )
-    return path
-
-
-def encrypted(disk: Path) -> Path:
-    """qemu-img takes seconds to make an encrypted image, and fails on a busy machine; the header's method tells it all."""
-    path = converted(disk, "qcow2")
-    content = bytearray(path.read_bytes())
-    content[32:36] = struct.pack(">I", 2)
-    path.write_bytes(content)
-    return path
-
-
-def bomb(disk: Path) -> Path:
-    path = disk.with_name("bomb.qcow2")
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", str(path), "60T"], check=True)
-    return path
-
-
-def zip_bomb(disk: Path) -> Path:
-    path = disk.with_name("bomb.gz")
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        for _ in range(1030):
-            file.write(bytes(MIB))
-    return path
-
-
-def flat_vmdk(disk: Path) -> Path:
-    path = disk.with_name("flat.vmdk")
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", str(path), "4M"], check=True
-    )
-    return path
-
-
-def capacity_free_vmdk(disk: Path) -> Path:
-    """A sparse vmdk whose header has no capacity: QEMU then reads the list of files that its descriptor holds."""
-    path = converted(disk, "vmdk")
-    content = bytearray(path.read_bytes())
-    content[12:20] = bytes(8)
-    path.write_bytes(content)
-    return path
-
-
-def child_vmdk(disk: Path) -> Path:
-    path = converted(disk, "vmdk")
-    content = path.read_bytes().replace(b"parentCID=ffffffff", b"parentCID=12345678", 1)
-    assert b"12345678" in content
-    path.write_bytes(content)
-    return path
-
-
-def corrupt(disk: Path) -> Path:
-    path = converted(disk, "qcow2")
-    content = bytearray(path.read_bytes())
-    content[40:48] = struct.pack(">Q", 1 << 60)
-    path.write_bytes(content)
-    return path
-
-
-def short(disk: Path) -> Path:
-    path = converted(disk, "qcow2")
-    os.truncate(path, path.stat().st_size - MIB)
-    return path
-
-
-def cut_off(disk: Path) -> Path:
-    path = pack(disk, "xz")
-    os.truncate(path, path.stat().st_size // 2)
-    return path
-
-
-def packed_twice(disk: Path) -> Path:
-    path = disk.with_name("twice.gz")
-    path.write_bytes(gzip.compress(bz2.compress(b"x" * 100)))
-    return path
-
-
-def empty(disk: Path) -> Path:
-    path = disk.with_name("empty")
-    path.touch()
-    return path
-
-
-def directory(disk: Path) -> Path:
-    path = disk.with_name("directory")
-    path.mkdir()
-    return path
-
-
-def pipe(disk: Path) -> Path:
-    path = disk.with_name("pipe")
-    os.mkfifo(path)
-    return path
-
-
-def missing(disk: Path) -> Path:
-    return disk.with_name("missing")
 
 
 @pytest.mark.parametrize(

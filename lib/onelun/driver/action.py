@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from onelun.driver import datastore, importing, measuring, moving, transfer
+from onelun.driver import datastore, importing, measuring, moving, returning, transfer
 from onelun.driver.frame import Form, error_text, form_of, one_line, read_arguments
 from onelun.driver.running import Call, Context, Outcome, Run
 from onelun.errors import NoReply, OnelunError, Rejected
@@ -27,7 +27,7 @@ ACTIONS: Mapping[str, Handler] = {
     "tm/clone": transfer.clone,
     "tm/ln": transfer.ln,
     "tm/mv": moving.mv,
-    "tm/mvds": transfer.mvds,
+    "tm/mvds": returning.mvds,
     "tm/delete": transfer.delete,
 }
 

@@ -1,4 +1,4 @@
-"""The actions that give disks to a VM and take them back: clone, ln, mvds, delete."""
+"""The actions that give disks to a VM and end them: clone, ln, delete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onelun.driver.disks import Known, known, own_volume, volume_of
 from onelun.driver.location import Directory, Disk, parse_disk, parse_location, parse_source_argument
 from onelun.driver.places import place
 from onelun.driver.running import Run
-from onelun.errors import Conflict, NoReply, OnelunError, Rejected, Unreachable
+from onelun.errors import NoReply, OnelunError, Rejected, Unreachable
 from onelun.model import Kind, Owner
 from onelun.naming import Source
 from onelun.rpc.message import (
@@ -19,13 +19,9 @@ from onelun.rpc.message import (
     ListZvols,
     MapZvol,
     RemoveDisk,
-    SaveZvol,
-    UnmapZvol,
     ZvolCloned,
     ZvolList,
     ZvolMapped,
-    ZvolSaved,
-    ZvolUnmapped,
 )
 
 MIB = 1 << 20
@@ -62,39 +58,6 @@ async def ln(run: Run) -> str:
     _must_exist(oned, disk)
     await attach(run, source, disk, agent, readonly=_readonly(oned, disk))
     run.note(f"linked {source} as disk {disk.disk_id} on {disk.host}")
-    return ""
-
-
-async def mvds(run: Run) -> str:
-    """Take a disk back to its datastore: only detach it when it is the image itself.
-
-    Up to 3.4 a SOURCE that is not the disk's own means save-as: the disk's content is copied over that image, and the
-    disk ends.
-    """
-    first, second = _two(run, "mvds HOST:DIR/disk.N SOURCE")
-    disk = parse_disk(first, run.config.datastores)
-    target = parse_source_argument(second)
-    agent = run.context.hosts.agent(disk.host)
-    oned = await known(run, disk.vm_id)
-    behind = await volume_of(run, disk, oned)
-    if behind is None and not run.arguments.modern:
-        behind = await _unplaced(run, target, disk)
-    if behind is not None and behind != target:
-        await _save(run, behind, target, disk, agent)
-        return ""
-    request = UnmapZvol(
-        zvol=target.volume,
-        zpool=target.pool,
-        remotehost=agent,
-        cloud=run.config.cloud,
-        vm=disk.vm_id,
-        disk=disk.disk_id,
-        path=disk.path,
-    )
-    await run.ask(target.nas, request, ZvolUnmapped)
-    if agent is None:
-        await place(run, None).remove(disk.directory, disk.name)
-    run.note(f"took {target} back from disk {disk.disk_id} on {disk.host}")
     return ""
 
 
@@ -155,12 +118,6 @@ def _given(run: Run) -> tuple[Source, Disk, int | None]:
     return parse_source_argument(rest[0]), disk, size_mb
 
 
-def _two(run: Run, usage: str) -> tuple[str, str]:
-    if len(run.arguments.rest) != 2:
-        raise Rejected(f"the arguments should be: {usage}, then VM and datastore from 3.6 on")
-    return run.arguments.rest[0], run.arguments.rest[1]
-
-
 def _must_exist(oned: Known, disk: Disk) -> None:
     if oned.asked and oned.vm is None:
         raise Rejected(f"oned has no VM {disk.vm_id}: nothing is attached for it")
@@ -212,40 +169,6 @@ async def _undo_clone(run: Run, own: Source, disk: Disk, agent: str) -> None:
     undo = asyncio.ensure_future(run.ask(own.nas, request, DiskRemoved, within_s=_CLEAN_UP_S))
     with contextlib.suppress(OnelunError):
         await asyncio.shield(undo)
-
-
-async def _unplaced(run: Run, target: Source, disk: Disk) -> Source | None:
-    """What 3.4's mvds means of a disk that no NAS has placed: a repeat, or a placement that was lost.
-
-    The volumes themselves tell: while one exists that is named as this disk's own, its content is not saved yet.
-    """
-    listed = await run.ask(target.nas, ListZvols(zpool=target.pool), ZvolList)
-    ending = f"-{disk.vm_id}-{disk.disk_id}"
-    own = [row["zvol"] for row in listed.body if row.get("kind") == "disk" and row["zvol"].endswith(ending)]
-    if len(own) > 1:
-        raise Conflict(f"{' and '.join(sorted(own))} could both be disk {disk.disk_id} of VM {disk.vm_id}")
-    return target._replace(volume=own[0]) if own else None
-
-
-async def _save(run: Run, behind: Source, target: Source, disk: Disk, agent: str | None) -> None:
-    if run.arguments.modern:
-        raise Conflict(f"disk {disk.disk_id} of VM {disk.vm_id} is {behind}, not {target}: nothing was taken back")
-    if (behind.nas, behind.pool) != (target.nas, target.pool):
-        raise Rejected(f"saving {behind} to {target} would copy from pool to pool, which is not supported yet")
-    request = SaveZvol(
-        zvol=behind.volume,
-        zpool=behind.pool,
-        target=target.volume,
-        cloud=run.config.cloud,
-        vm=disk.vm_id,
-        disk=disk.disk_id,
-        path=disk.path,
-        remotehost=agent,
-    )
-    await run.ask(target.nas, request, ZvolSaved)
-    if agent is None:
-        await place(run, None).remove(disk.directory, disk.name)
-    run.note(f"saved disk {disk.disk_id} ({behind}) to {target}")
 
 
 async def _remove_entry(run: Run, agent: str | None, directory: str, name: str | None, *, left: bool) -> None:
