@@ -27,11 +27,13 @@ def frontend(*, debug: bool) -> None:
 
 async def _serve(config: Config, mine: Settings) -> None:
     link = link_of(config)
-    server = Frontend(context_of(config, mine, Client(link, config.limits)))
+    client = Client(link, config.limits)
+    server = Frontend(context_of(config, mine, client))
     try:
         await link.open()
         await server.serve()
     finally:
+        await client.close()
         await link.close()
 
 

@@ -9,7 +9,7 @@ from onelun.model import Kind, Owner, Volume
 from onelun.naming import checked_name, checked_uuid
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
-from onelun.nas.catalogue import AttachmentRow, Catalogue
+from onelun.nas.catalogue import AttachmentRow, Catalogue, Placement
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import describe, is_disk_of, must_be_mapped_by
 from onelun.nas.placements import Placements
@@ -81,7 +81,8 @@ class Mapping:
             return ZvolUnmapped()
         must_be_mapped_by(meant, request.cloud)
         async with self._locks.hold(lock_name(backend, meant.name), preempts=True):
-            row = self._row(meant, request.remotehost)
+            placed = self._placed(meant, request)
+            row = self._row_of(meant, request, placed)
             owes = False
             if row is not None:
                 owes = await self._attachments.detach(
@@ -96,8 +97,8 @@ class Mapping:
             if request.keep_link:
                 if row is not None:
                     self._placements.leave_host(meant.uuid, row.host, request.path)
-            elif row is not None or request.path is not None:
-                self._placements.end(meant.uuid, request.path)
+            else:
+                self._catalogue.drop(*placed)
         log.info("unmap zvol=%s host=%s debt=%s", meant.name, row.host if row else None, owes)
         return ZvolUnmapped(debt=owes)
 
@@ -131,6 +132,23 @@ class Mapping:
             if destroyed and volume is not None:
                 await self._volumes.remove(backend, volume)
         return DiskRemoved(destroyed=destroyed, debt=owes)
+
+    def _placed(self, volume: Volume, request: UnmapZvol) -> list[Placement]:
+        """The placements that the request means: that of the VM's disk; all of the volume when it names no VM."""
+        if request.cloud is None or request.vm is None or request.disk is None:
+            return self._catalogue.placements(uuid=volume.uuid)
+        return self._catalogue.placements(uuid=volume.uuid, cloud=request.cloud, vm=request.vm, disk=request.disk)
+
+    def _row_of(self, volume: Volume, request: UnmapZvol, placed: list[Placement]) -> AttachmentRow | None:
+        """The attachment that the request means.
+
+        A VM's disk that is taken back leaves the host where it is placed; one that moves on leaves the host that is named,
+        and no other: a repeat may come when it has arrived.
+        """
+        if request.vm is None:
+            return self._row(volume, request.remotehost)
+        host = request.remotehost if request.keep_link or not placed else placed[0].host
+        return self._row(volume, host) if host is not None else None
 
     def _rows_of_disk(self, volume: Volume, request: RemoveDisk, *, own: bool) -> list[AttachmentRow]:
         """A VM's own disk leaves every host; an image only the host where this VM had it."""

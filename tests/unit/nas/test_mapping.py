@@ -319,3 +319,38 @@ async def test_the_list_tells_volumes_with_their_mappings(nas):
     assert [(z["zvol"], z["remotehost"]) for z in everything] == [("one-1", "node1"), ("one-2", None)]
     assert [z["zvol"] for z in one] == ["one-2"]
     assert (await nas.ask(ListZvols(name="ghost"))).body == []
+
+
+async def test_taking_a_disk_back_from_the_wrong_host_takes_it_from_where_it_is(nas):
+    await _image(nas)
+    await nas.ask(_map())
+
+    await nas.ask(_unmap(host="node2"))
+
+    assert nas.nodes["node1"].connected == {}
+    assert nas.catalogue.placements() == []
+    assert nas.catalogue.attachments() == []
+
+
+async def test_a_repeated_move_does_not_take_the_disk_from_where_it_has_arrived(nas):
+    await _image(nas)
+    await nas.ask(_map())
+    await nas.ask(_unmap(keep_link=True))
+    await nas.ask(_map(host="node2"))
+
+    await nas.ask(_unmap(keep_link=True))
+
+    assert [row.host for row in nas.catalogue.attachments()] == ["node2"]
+    assert [p.host for p in nas.catalogue.placements()] == ["node2"]
+
+
+async def test_taking_back_a_stopped_vms_disk_leaves_the_vm_that_has_the_image_now_alone(nas):
+    await _image(nas)
+    await nas.ask(_map())
+    await nas.ask(_unmap(keep_link=True))
+    await nas.ask(_map(vm=4, host="node2", path=PATH.replace("/3/", "/4/")))
+
+    await nas.ask(_unmap(host=None))
+
+    assert [row.host for row in nas.catalogue.attachments()] == ["node2"]
+    assert [p.vm for p in nas.catalogue.placements()] == [4]
