@@ -20,6 +20,8 @@ SOCKET = "/run/onelun/frontend.sock"
 DEADLINE_S = 130.0
 COPY_DEADLINE_S = 24 * 3600.0
 COPIES = ("datastore/cp", "datastore/clone", "tm/clone", "tm/mvds")
+# A frontend that was restarted is back long before; one that is not back by then is down.
+ABSENCE_S = DEADLINE_S
 CANCEL_S = 5.0
 RECONNECT_S = 0.25
 MAX_FRAME = 64 << 20
@@ -117,8 +119,9 @@ class _Action:
         return link
 
     def _connect_again(self) -> "Link | None":
-        """A new connection, or None when the deadline is over or the one who asked is gone."""
-        while self._left() > 0 and posix.getppid() == self.parent:
+        """A new connection, or None when the frontend stays away, the deadline is over, or the one who asked is gone."""
+        end = min(self.deadline, time.monotonic() + ABSENCE_S)
+        while time.monotonic() < end and posix.getppid() == self.parent:
             try:
                 return self._connect()
             except OSError:

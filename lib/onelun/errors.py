@@ -104,8 +104,8 @@ class ProtocolError(OnelunError):
 
 
 def _tree(root: type[OnelunError]) -> dict[str, type[OnelunError]]:
-    # A room's own kind of an error that keeps its parent's code stays in that room: on the wire it is its parent.
-    found = {root.code: root} if "code" in vars(root) else {}
+    # A room's own kind of an error stays in that room: on the wire it is what its code says.
+    found = {root.code: root} if root.__module__ == __name__ else {}
     for child in root.__subclasses__():
         found.update(_tree(child))
     return found

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.sandbox.place import HOSTS, Place, SandboxError
-from tests.support.sandbox.processes import Process, look, marked, members, run
+from tests.support.sandbox.processes import Process, look, marked, members, run, stubs
 from tests.support.sandbox.topology import DEVICES
 
 # As the kernel cuts them (15 characters).
@@ -30,6 +30,8 @@ def down(place: Place) -> None:
     """Remove the sandbox. Repeating it succeeds. SandboxError, saying what is left, when something cannot be removed."""
     with _not_while_starting(place):
         attached = loops(place)
+        # A stub waits for its frontend to come back; this one never does.
+        _end(stubs(place))
         _end([process for process in members(place) if process.name in _INITIATORS])
         _end([process for process in members(place) if process.name not in _KEEPERS])
         namespaces = _namespaces(place)
@@ -180,7 +182,7 @@ def left_of(place: Place) -> list[str]:
     end = time.monotonic() + 2
     while links(place) and time.monotonic() < end:
         time.sleep(0.05)
-    left = [f"process {process.pid} ({process.name})" for process in members(place)]
+    left = [f"process {process.pid} ({process.name})" for process in (*members(place), *stubs(place))]
     left += [f"loop device {loop}" for loop in loops(place)]
     left += [f"mount {point}" for point in mounts(place)]
     left += [f"network device {name}" for name in links(place)]

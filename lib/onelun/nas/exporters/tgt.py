@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _LUN = 1
 _MOST_TID = 2**31 - 1
 _POLL_S = 0.02
-_TRIES = 5
+_TRIES = 50
 
 
 class TgtExporter(Exporter):
@@ -112,6 +112,7 @@ class TgtExporter(Exporter):
                     # Somebody else took the number since; when it was the name, the next list is read for it by a repeat.
                     if error.number != Code.TARGET_EXIST:
                         raise
+                    await asyncio.sleep(random.uniform(0, _POLL_S))  # noqa: S311 only to fall out of step with the other
                 else:
                     return Listed(tid, iqn, "ready", (), {}, (), ())
         raise Busy(f"somebody else makes targets in tgtd just now; repeat the export of {iqn}")
