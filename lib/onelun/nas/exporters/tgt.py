@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import random
 
 from onelun.deadline import Deadline
 from onelun.errors import Busy, CommandFailed, Conflict, Stalled
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 _LUN = 1
 _MOST_TID = 2**31 - 1
 _POLL_S = 0.02
-_TRIES = 50
+_TRIES = 20
 
 
 class TgtExporter(Exporter):
