@@ -49,7 +49,8 @@ class Mapping:
         found = await self._pools.locate(name, request.zpool)
         if found is None and (size is None or request.cloud is not None):
             where = f"pool {request.zpool}" if request.zpool else "any pool"
-            raise NotFound(f"there is no volume {name} in {where}, and no size to make one of", zvol=name)
+            sizeless = "" if request.cloud is not None else ", and no size to make one of"
+            raise NotFound(f"there is no volume {name} in {where}{sizeless}", zvol=name)
         backend = found[0] if found else self._backend(request.zpool)
         async with self._locks.hold(lock_name(backend, name), preemptible=True):
             volume = await backend.find(name)
