@@ -17,7 +17,7 @@ teardown() {
 
 # ends_clean PID...: kill these in the middle of an action; what is left is nothing.
 ends_clean() {
-	"$CHECKOUT/tm/onelun/clone" frontend:nas1/tank/one-1 "host02:$DIRECTORY/2/disk.0" 2 102 >/dev/null 2>&1 &
+	timeout 60 "$CHECKOUT/tm/onelun/clone" frontend:nas1/tank/one-1 "host02:$DIRECTORY/2/disk.0" 2 102 >/dev/null 2>&1 &
 	kill -9 "$@"
 	sleep 0.3
 	sandbox_down

@@ -4,7 +4,7 @@
 load sandbox.bash
 
 setup_file() {
-	sandbox_up --finish-s 30
+	sandbox_up --finish-s 15
 	document 1 64 PERSISTENT=1 | base64 -w0 >"$BATS_FILE_TMPDIR/document"
 	"$CHECKOUT/datastore/onelun/mkfs" 1 <"$BATS_FILE_TMPDIR/document"
 }
@@ -37,7 +37,7 @@ within() {
 
 @test "the NAS agent hangs: the action ends in time, and the repeat succeeds" {
 	kill -STOP "$(pid_of nas1)"
-	within 40 ds 1 mkfs 3 64
+	within 25 ds 1 mkfs 3 64
 	one_sentence 'nas1'
 	kill -CONT "$(pid_of nas1)"
 
@@ -49,7 +49,7 @@ within() {
 @test "a compute agent is down: ln says so, and works when it is back" {
 	local dir=$DIRECTORY/10
 	kill -9 "$(pid_of node1)"
-	within 40 tm 1 ln frontend:nas1/tank/one-1 "host01:$dir/disk.0" 10 102
+	within 25 tm 1 ln frontend:nas1/tank/one-1 "host01:$dir/disk.0" 10 102
 	one_sentence 'node1'
 
 	restart node1
@@ -112,6 +112,6 @@ write_until() {
 
 @test "the broker is down: one sentence in time" {
 	kill -9 "$(pid_of broker)"
-	within 40 ds 1 mkfs 5 64
+	within 25 ds 1 mkfs 5 64
 	one_sentence 'broker|RabbitMQ'
 }

@@ -26,7 +26,7 @@ def sandbox() -> None:
 @sandbox.command("up")
 @_number
 @_directory
-@click.option("--any", "anywhere", is_flag=True, help="Take the lowest free number, and print it.")
+@click.option("--any", "anywhere", is_flag=True, help="Take any free number, and print it.")
 @click.option("--owner", type=int, help="The process it is for: when that is gone, a plain `down` ends it.")
 @click.option("--finish-s", type=float, help="How long an action may take that copies nothing; 120 s unless told.")
 @click.option("--pool-on", type=click.Choice(["xfs", "btrfs"]), help="Give the pool a filesystem of its own.")

@@ -6,6 +6,7 @@ import contextlib
 import glob
 import json
 import os
+import random
 from typing import Any
 
 from tests.support.sandbox.place import CHECKOUT, IDS, Place, SandboxError, default_dir
@@ -13,13 +14,13 @@ from tests.support.sandbox.processes import Process, look, marked
 
 
 def take_place(number: int | None, directory: str | None, owner: int | None) -> Place:
-    """A new sandbox's directory; the lowest free number unless one is given. SandboxError when it is taken.
+    """A new sandbox's directory; any free number unless one is given. SandboxError when it is taken.
 
     `owner` is the process whose sandbox it is, until told otherwise ourselves: when it is gone, `down` without a number
     ends this sandbox too.
     """
-    # Number 0 is for a person, who gives none.
-    for candidate in IDS[1:] if number is None else (number,):
+    # Number 0 is for a person, who gives none. The others are taken in no order, so that a number is not at once another's.
+    for candidate in random.sample(IDS[1:], len(IDS) - 1) if number is None else (number,):
         place = Place(candidate, os.path.abspath(directory or default_dir(candidate)))
         if any(blank in place.dir for blank in " \t\n\\") or len(place.dir) > 60:
             raise SandboxError(
