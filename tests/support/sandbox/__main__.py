@@ -54,7 +54,8 @@ def up_(
     place = up(None if anywhere else number or 0, directory, owner, say, variant)
     if anywhere:
         click.echo(place.number)
-    click.echo(f'sandbox {place.number} is up in {place.dir}. Now: eval "$(scripts/sandbox env)"', err=True)
+    which = f" --id {place.number}" if place.number else ""
+    click.echo(f'sandbox {place.number} is up in {place.dir}. Now: eval "$(scripts/sandbox env{which})"', err=True)
 
 
 @sandbox.command()
