@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from rich.console import Console
+from rich.markup import escape
 from scripts.lib.ledger import Ledger, StepFailed
 from scripts.lib.life import Life
 from scripts.lib.oned import Oned
@@ -41,9 +42,14 @@ def main() -> int:
     except Stopped:
         verdict = "interrupted"
     ledger.show()
+    if verdict == "interrupted":
+        console.print(
+            f"[bold yellow]Interrupted[/] after {ledger.seconds():.0f} s; the sandbox is gone.", highlight=False
+        )
+        return 130
     if verdict:
-        console.print(f"[bold red]FAILED[/] after {ledger.seconds():.0f} s: {verdict}", highlight=False, markup=True)
-        return 130 if verdict == "interrupted" else 1
+        console.print(f"[bold red]FAILED[/] after {ledger.seconds():.0f} s: {escape(verdict)}", highlight=False)
+        return 1
     console.print(
         f"[bold green]It works[/]: {sum(len(row.seconds) for row in ledger.rows)} steps in {ledger.seconds():.0f} s;"
         " data written on node1 was read on node2, images kept every bit, nothing was left behind.",

@@ -55,6 +55,9 @@ class Ledger:
                     f"  [red]✗[/] {row.seconds[-1]:6.2f} s  {escape(shown)}: {escape(str(error))}", soft_wrap=True
                 )
                 raise StepFailed(f"{shown}: {error}") from error
+            except BaseException:
+                row.result = "interrupted"
+                raise
         row.seconds.append(time.monotonic() - started)
         self.console.print(f"  [green]✓[/] {row.seconds[-1]:6.2f} s  {escape(shown)}", highlight=False, soft_wrap=True)
 
