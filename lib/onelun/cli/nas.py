@@ -11,12 +11,12 @@ from onelun.cli.serving import loaded, log_to_stderr, run_until_signalled, secti
 from onelun.config import Config, Nas, Pool
 from onelun.errors import Rejected
 from onelun.model import Portal
-from onelun.naming import checked_uuid
-from onelun.nas.agent import NasAgent, agent_uuid
+from onelun.nas.agent import NasAgent
 from onelun.nas.backends.base import Backend
 from onelun.nas.backends.file import FileBackend
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.exporters.tgt import TgtExporter
+from onelun.nas.identity import Identity
 from onelun.rpc.client import Client
 from onelun.rpc.journal import Journal
 from onelun.rpc.link import Link
@@ -44,7 +44,7 @@ def take_pool(pool: str) -> None:
     if pool not in mine.pools:
         raise click.ClickException(f"[nas.pools] has no {pool}")
     os.makedirs(mine.state, mode=0o700, exist_ok=True)
-    asyncio.run(_backend(pool, mine.pools[pool]).take(checked_uuid(agent_uuid(mine.state))))
+    asyncio.run(_backend(pool, mine.pools[pool]).take(Identity(mine.state).agent))
     click.echo(f"pool {pool} now belongs to this agent")
 
 

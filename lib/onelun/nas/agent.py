@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import uuid as uuids
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from onelun.nas.catalogue import Catalogue
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.hosts import Asker, Hosts
+from onelun.nas.identity import Identity
 from onelun.nas.imports import Imports
 from onelun.nas.listing import Listing
 from onelun.nas.locks import Locks
@@ -54,16 +54,28 @@ class NasAgent:
         locks = Locks(preempt_s=limits.preempt_s)
         hosts = Hosts(asker, limits)
         epochs = Epochs(self.catalogue, list(pools))
-        self.attachments = Attachments(name, self.catalogue, exporter, hosts, epochs)
+        identity = Identity(state)
+        self.attachments = Attachments(name, identity, self.catalogue, exporter, hosts, epochs)
         placements = Placements(self.catalogue)
         self._volumes = Volumes(pools, locks, self.catalogue, self.attachments, placements)
         self._mapping = ZvolMapping(pools, locks, self.catalogue, self._volumes, self.attachments, placements)
-        self._imports = Imports(name, pools, locks, self.catalogue, exporter, epochs, limits)
+        self._imports = Imports(name, identity, pools, locks, self.catalogue, exporter, epochs, limits)
         self._listing = Listing(pools, self.catalogue)
-        agent = agent_uuid(state)
-        self._startup = Startup(agent, pools, self.catalogue, epochs, exporter, self.attachments, self._imports)
+        self._startup = Startup(
+            identity.agent, pools, locks, self.catalogue, epochs, exporter, self.attachments, self._imports
+        )
         self.rounds = Rounds(
-            name, pools, locks, self.catalogue, exporter, hosts, self.attachments, self._imports, self._startup, limits
+            name,
+            identity,
+            pools,
+            locks,
+            self.catalogue,
+            exporter,
+            hosts,
+            self.attachments,
+            self._imports,
+            self._startup,
+            limits,
         )
 
     def handlers(self) -> dict[type[m.Request], Handler]:
@@ -104,22 +116,6 @@ class NasAgent:
         """Give the state directory back."""
         self.catalogue.close()
         os.close(self._lock)
-
-
-def agent_uuid(state: str) -> str:
-    """The UUID of the agent that this state directory belongs to, made at its first start; pools know their owner by it."""
-    path = os.path.join(state, "agent")
-    try:
-        with open(path, encoding="ascii") as file:
-            return str(uuids.UUID(file.read().strip()))
-    except FileNotFoundError:
-        uuid = str(uuids.uuid4())
-        with open(path + ".new", "w", encoding="ascii") as file:
-            file.write(uuid + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(path + ".new", path)
-        return uuid
 
 
 def _lock(path: str) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 
 import msgspec
 
@@ -23,6 +22,7 @@ from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, Attach
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.hosts import Hosts
+from onelun.nas.identity import Identity
 from onelun.rpc.message import SetZvol, TearDown, ZvolAttached, ZvolDetached
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,11 @@ _UNDO_S = 4.0
 class Attachments:
     """All attachments that one NAS gives."""
 
-    def __init__(self, nas: str, catalogue: Catalogue, exporter: Exporter, hosts: Hosts, epochs: Epochs) -> None:
+    def __init__(
+        self, nas: str, identity: Identity, catalogue: Catalogue, exporter: Exporter, hosts: Hosts, epochs: Epochs
+    ) -> None:
         self._nas = nas
+        self._identity = identity
         self._catalogue = catalogue
         self._exporter = exporter
         self._hosts = hosts
@@ -64,17 +67,18 @@ class Attachments:
         async with self._hosts.turn(host):
             row = await self._intend(backend, volume, host, readonly=readonly, deadline=deadline, of=of)
             fresh = row.state == ATTACHING
+            asking = False
             try:
                 if fresh:
                     await self._write_down(backend, row)
                 await self._exporter.export(self.target(backend, volume, row))
+                asking = True
                 asked = self._set_zvol(volume, row, path)
                 reply = await self._hosts.ask(host, asked, ZvolAttached, deadline=deadline, of=of, step="set_zvol")
-            except NoReply:
-                self._catalogue.put(_as(row, UNKNOWN))
-                raise
-            except OnelunError:
-                if fresh:
+            except OnelunError as error:
+                if asking and isinstance(error, NoReply):
+                    self._catalogue.put(_as(row, UNKNOWN))
+                elif fresh:
                     await self._take_back(backend, row)
                 raise
             except asyncio.CancelledError:
@@ -147,7 +151,7 @@ class Attachments:
             size_bytes=volume.size_bytes,
             initiator=row.initiator,
             user=target_account(row.iqn),
-            secret=row.secret,
+            secret=self._identity.secret_of(row.iqn),
             readonly=row.readonly,
         )
 
@@ -179,7 +183,6 @@ class Attachments:
             iqn=target_iqn(self.source(volume), epoch),
             epoch=epoch,
             initiator=initiator,
-            secret=secrets.token_hex(8),
             readonly=readonly,
             state=ATTACHING,
         )
@@ -256,7 +259,7 @@ class Attachments:
             port=self._exporter.portal.port,
             initiator=row.initiator,
             user=target_account(row.iqn),
-            secret=row.secret,
+            secret=self._identity.secret_of(row.iqn),
             zpool=volume.pool,
             zvol=volume.name,
             uuid=volume.uuid,

@@ -1,8 +1,8 @@
-"""What the NAS agent remembers beside the storage: secrets of attachments, placements, debts, imports.
+"""What the NAS agent remembers beside the storage: attachments and how far they are, placements, debts, imports.
 
 The storage is the truth about volumes; this is a cache of it plus what no volume can say. It is SQLite with
 `synchronous=FULL`: what a method has returned from survives a crash. Calls are short (one commit) and made on the event
-loop, so that each is atomic to everybody else (decision 0002). The file holds CHAP secrets: it is 0600.
+loop, so that each is atomic to everybody else (decision 0002). The file is 0600.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS attachment (
   uuid TEXT NOT NULL, host TEXT NOT NULL, pool TEXT NOT NULL, zvol TEXT NOT NULL, iqn TEXT NOT NULL UNIQUE,
-  epoch INTEGER NOT NULL, initiator TEXT NOT NULL, secret TEXT NOT NULL, readonly INTEGER NOT NULL,
+  epoch INTEGER NOT NULL, initiator TEXT NOT NULL, readonly INTEGER NOT NULL,
   state TEXT NOT NULL, PRIMARY KEY (uuid, host));
 CREATE TABLE IF NOT EXISTS placement (
   cloud TEXT NOT NULL, vm INTEGER NOT NULL, disk INTEGER NOT NULL, path TEXT NOT NULL,
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS debt (
   epoch INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS import (
   uuid TEXT PRIMARY KEY, pool TEXT NOT NULL, zvol TEXT NOT NULL, iqn TEXT NOT NULL, epoch INTEGER NOT NULL,
-  initiator TEXT NOT NULL, secret TEXT NOT NULL, replaces TEXT);
+  initiator TEXT NOT NULL, replaces TEXT);
 """
 
 _VERSION = 1
@@ -42,7 +42,7 @@ UNKNOWN = "unknown"  # the host did not answer: it may hold the device
 
 
 class AttachmentRow(msgspec.Struct, frozen=True):
-    """One host's attachment of one volume, with its account."""
+    """One host's attachment of one volume."""
 
     uuid: str
     host: str
@@ -51,12 +51,8 @@ class AttachmentRow(msgspec.Struct, frozen=True):
     iqn: str
     epoch: int
     initiator: str
-    secret: str
     readonly: bool
     state: str
-
-    def __repr__(self) -> str:
-        return f"AttachmentRow({self.iqn!r} on {self.host!r}, {self.state})"
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -92,11 +88,7 @@ class ImportRow(msgspec.Struct, frozen=True):
     iqn: str
     epoch: int
     initiator: str
-    secret: str
     replaces: str | None = None
-
-    def __repr__(self) -> str:
-        return f"ImportRow({self.iqn!r})"
 
 
 _Row = TypeVar("_Row", bound=msgspec.Struct)

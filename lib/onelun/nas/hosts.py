@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from onelun.config import Limits
 from onelun.deadline import Deadline
-from onelun.errors import NoReply, ProtocolError
+from onelun.errors import NoReply, ProtocolError, Unreachable
 from onelun.naming import checked_initiator, checked_name
 from onelun.nas.locks import Locks
 from onelun.rpc.message import Hello, HelloIs, Reply, Request
@@ -71,8 +71,14 @@ class Hosts:
         return said
 
     async def initiator(self, host: str, *, deadline: Deadline) -> str:
-        """The host's iSCSI name. It is asked each time: an agent that has gone or changed its name must not get a target."""
-        said = await self.hello(host, deadline=deadline)
+        """The host's iSCSI name. It is asked each time: an agent that has gone or changed its name must not get a target.
+
+        Raises Unreachable also when the host is silent: nothing has been done for it yet.
+        """
+        try:
+            said = await self.hello(host, deadline=deadline)
+        except NoReply as error:
+            raise Unreachable(f"{host} does not answer: nothing was done ({error.sentence})", host=host) from error
         return checked_initiator(said.initiator or "")
 
     def instance(self, host: str) -> str | None:

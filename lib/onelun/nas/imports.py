@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 import uuid as uuids
 
@@ -17,6 +16,7 @@ from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue, ImportRow
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
+from onelun.nas.identity import Identity
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import describe
 from onelun.nas.pools import Pools
@@ -43,6 +43,7 @@ class Imports:
     def __init__(
         self,
         nas: str,
+        identity: Identity,
         pools: Pools,
         locks: Locks,
         catalogue: Catalogue,
@@ -51,6 +52,7 @@ class Imports:
         limits: Limits,
     ) -> None:
         self._nas = nas
+        self._identity = identity
         self._pools = pools
         self._locks = locks
         self._catalogue = catalogue
@@ -92,7 +94,7 @@ class Imports:
             address=portal.address,
             port=portal.port,
             user=target_account(row.iqn),
-            secret=row.secret,
+            secret=self._identity.secret_of(row.iqn),
             lease_s=self._lease_s,
         )
 
@@ -152,7 +154,7 @@ class Imports:
             size_bytes=volume.size_bytes,
             initiator=row.initiator,
             user=target_account(row.iqn),
-            secret=row.secret,
+            secret=self._identity.secret_of(row.iqn),
         )
 
     async def _row(self, backend: Backend, name: str, initiator: str, *, replaces: str | None) -> ImportRow:
@@ -164,7 +166,6 @@ class Imports:
             iqn=target_iqn(Source(self._nas, backend.pool, name), epoch),
             epoch=epoch,
             initiator=initiator,
-            secret=secrets.token_hex(8),
             replaces=replaces,
         )
 

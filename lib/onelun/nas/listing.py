@@ -7,6 +7,7 @@ from typing import Any
 from onelun.model import State, Volume
 from onelun.naming import checked_name
 from onelun.nas.catalogue import Catalogue
+from onelun.nas.ownership import is_disk_of
 from onelun.nas.pools import Pools
 from onelun.rpc.job import Job
 from onelun.rpc.message import FindPlacements, ListZvols, PlacementList, PoolCapacity, PoolCapacityIs, ZvolList
@@ -30,7 +31,11 @@ class Listing:
         return ZvolList(body=[self._zvol(volume) for volume in sorted(volumes, key=lambda v: (v.pool, v.name))])
 
     async def placements(self, request: FindPlacements, job: Job) -> PlacementList:
-        """The placements of a cloud, by any of VM, disk and path, each with what its volume says of itself."""
+        """The placements of a cloud, by any of VM, disk and path, each with what its volume says of itself.
+
+        Where a VM's disk has none (it was never mapped, or the catalogue was lost), the volume that says that it is that
+        disk stands for it.
+        """
         where: dict[str, str | int] = {"cloud": request.cloud}
         for column in ("vm", "disk", "path"):
             value = getattr(request, column)
@@ -51,6 +56,13 @@ class Listing:
                     "kind": volume.owner.kind if volume else None,
                 }
             )
+        if not body and request.vm is not None and request.disk is not None:
+            body = [
+                self._unplaced(volume, request)
+                for backend in self._pools
+                for volume in await backend.volumes()
+                if volume.state is State.READY and is_disk_of(volume, request.cloud, request.vm, request.disk)
+            ]
         return PlacementList(body=body)
 
     async def capacity(self, request: PoolCapacity, job: Job) -> PoolCapacityIs:
@@ -59,6 +71,19 @@ class Listing:
         found = await backend.capacity()
         room = max(0, self._pools.room(backend.pool, found))
         return PoolCapacityIs(total_bytes=found.total_bytes, used_bytes=found.used_bytes, free_bytes=room)
+
+    def _unplaced(self, volume: Volume, request: FindPlacements) -> dict[str, Any]:
+        rows = self._catalogue.attachments(uuid=volume.uuid)
+        return {
+            "vm": request.vm,
+            "disk": request.disk,
+            "path": request.path,
+            "host": rows[0].host if rows else None,
+            "zpool": volume.pool,
+            "zvol": volume.name,
+            "uuid": volume.uuid,
+            "kind": volume.owner.kind,
+        }
 
     def _zvol(self, volume: Volume) -> dict[str, Any]:
         rows = self._catalogue.attachments(uuid=volume.uuid)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
-from onelun.errors import Conflict, NotFound, Rejected
+from onelun.errors import Conflict, NoReply, NotFound, OnelunError, Rejected
 from onelun.model import Kind, Owner, Volume
 from onelun.naming import checked_name, checked_uuid
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
-from onelun.nas.catalogue import AttachmentRow, Catalogue, Placement
+from onelun.nas.catalogue import DETACHING, AttachmentRow, Catalogue, Placement
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import describe, is_disk_of, must_be_mapped_by
 from onelun.nas.placements import Placements
@@ -62,12 +64,16 @@ class Mapping:
             must_be_mapped_by(volume, request.cloud)
             if placed is not None:
                 await self._leave_other_volume(placed, volume)
-            row, bdev = await self._attachments.attach(
-                backend, volume, host, path=request.path, readonly=request.readonly, deadline=job.deadline, of=job.id
-            )
-            if placed is not None:
-                cloud, vm, disk, path = placed
-                self._placements.put(volume, cloud=cloud, vm=vm, disk=disk, path=path, host=host)
+            with self._placing(volume, placed, host):
+                row, bdev = await self._attachments.attach(
+                    backend,
+                    volume,
+                    host,
+                    path=request.path,
+                    readonly=request.readonly,
+                    deadline=job.deadline,
+                    of=job.id,
+                )
         log.info("map zvol=%s host=%s epoch=%s bdev=%s", name, host, row.epoch, bdev)
         device = self._attachments.source(volume).device
         return ZvolMapped(bdev=bdev, device=device, uuid=volume.uuid, size_bytes=volume.size_bytes, epoch=row.epoch)
@@ -133,6 +139,27 @@ class Mapping:
             if destroyed and volume is not None:
                 await self._volumes.remove(backend, volume)
         return DiskRemoved(destroyed=destroyed, debt=owes)
+
+    @contextlib.contextmanager
+    def _placing(self, volume: Volume, placed: tuple[str, int, int, str] | None, host: str) -> Iterator[None]:
+        """Write the placement before the body attaches, so that `delete` finds what a silent host may have.
+
+        It is undone when the body has attached nothing.
+        """
+        if placed is None:
+            yield
+            return
+        cloud, vm, disk, path = placed
+        before = self._catalogue.placements(cloud=cloud, vm=vm, disk=disk)
+        self._placements.put(volume, cloud=cloud, vm=vm, disk=disk, path=path, host=host)
+        try:
+            yield
+        except OnelunError as error:
+            rows = self._catalogue.attachments(uuid=volume.uuid, host=host)
+            if isinstance(error, NoReply) and any(row.state != DETACHING for row in rows):
+                raise
+            self._catalogue.change(drop=self._catalogue.placements(cloud=cloud, vm=vm, disk=disk), put=before)
+            raise
 
     def _placed(self, volume: Volume, request: UnmapZvol) -> list[Placement]:
         """The placements that the request means: that of the VM's disk; all of the volume when it names no VM."""

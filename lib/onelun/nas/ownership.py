@@ -18,7 +18,8 @@ def describe(owner: Owner) -> str:
     """Whose a volume is, in words."""
     match owner.kind:
         case Kind.IMAGE:
-            return f"image {owner.image_id}"
+            registered = f", registered at {owner.regtime}" if owner.regtime is not None else ""
+            return f"image {owner.image_id}{registered}"
         case Kind.DISK | Kind.VOLATILE:
             return f"disk {owner.disk_id} of VM {owner.vm_id}"
         case _:

@@ -17,12 +17,13 @@ from onelun.nas.attachments import Attachments
 from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.hosts import Hosts
+from onelun.nas.identity import Identity
 from onelun.nas.imports import Imports
 from onelun.nas.locks import Locks
 from onelun.nas.pools import Pools
 from onelun.nas.startup import Startup
 from onelun.nas.volumes import lock_name
-from onelun.rpc.message import Held, SyncZvols, ZvolsSynced
+from onelun.rpc.message import DevList, Held, ListDev, SyncZvols, ZvolsSynced
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Rounds:
     def __init__(
         self,
         nas: str,
+        identity: Identity,
         pools: Pools,
         locks: Locks,
         catalogue: Catalogue,
@@ -47,6 +49,7 @@ class Rounds:
         limits: Limits,
     ) -> None:
         self._nas = nas
+        self._identity = identity
         self._pools = pools
         self._locks = locks
         self._catalogue = catalogue
@@ -84,15 +87,31 @@ class Rounds:
         except OnelunError as error:
             log.warning("probe host=%s failed=%s", host, error)
             return
-        doubtful = any(row.state in (UNKNOWN, DETACHING) for row in self._catalogue.attachments(host=host))
-        if self._seen.get(host) == said.instance and not doubtful and not self._catalogue.debts(host=host):
-            return
         try:
-            await self.sync(host)
+            if self._seen.get(host) != said.instance or await self._is_doubtful(host):
+                await self.sync(host)
         except OnelunError as error:
             log.warning("sync host=%s failed=%s", host, error)
             return
         self._seen[host] = said.instance
+
+    async def _is_doubtful(self, host: str) -> bool:
+        """Whether the host may have something else than it should: it owes, it did not answer, or a device of its died."""
+        if self._catalogue.debts(host=host):
+            return True
+        rows = self._catalogue.attachments(host=host)
+        if any(row.state in (UNKNOWN, DETACHING) for row in rows):
+            return True
+        listed = await self._hosts.ask(
+            host,
+            ListDev(),
+            DevList,
+            deadline=Deadline.after(2 * self._limits.accept_s),
+            of=str(uuids.uuid4()),
+            step="look",
+        )
+        alive = {entry.get("target") for entry in listed.body if entry.get("alive")}
+        return any(row.state == ATTACHED and row.iqn not in alive for row in rows)
 
     async def sync(self, host: str) -> None:
         """Tell a host what it is to have from this NAS; then its debts are paid and doubts are gone."""
@@ -143,7 +162,7 @@ class Rounds:
             port=portal.port,
             initiator=row.initiator,
             user=target_account(row.iqn),
-            secret=row.secret,
+            secret=self._identity.secret_of(row.iqn),
             zpool=row.pool,
             zvol=row.zvol,
             uuid=row.uuid,

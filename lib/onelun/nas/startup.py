@@ -8,20 +8,21 @@ than a pool, the start is cautious: nothing is destroyed and nothing unexported;
 from __future__ import annotations
 
 import logging
-import secrets
 
 import msgspec
 
 from onelun.errors import OnelunError
-from onelun.model import Attachment, State, Target, Volume
+from onelun.model import Attachment, State, Volume
 from onelun.naming import target_iqn
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
-from onelun.nas.catalogue import ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue
+from onelun.nas.catalogue import ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue, ImportRow
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.imports import Imports
+from onelun.nas.locks import Locks
 from onelun.nas.pools import Pools
+from onelun.nas.volumes import lock_name
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Startup:
         self,
         agent: str,
         pools: Pools,
+        locks: Locks,
         catalogue: Catalogue,
         epochs: Epochs,
         exporter: Exporter,
@@ -41,6 +43,7 @@ class Startup:
     ) -> None:
         self._agent = agent
         self._pools = pools
+        self._locks = locks
         self._catalogue = catalogue
         self._epochs = epochs
         self._exporter = exporter
@@ -77,7 +80,7 @@ class Startup:
                         self._adopt(volume, attachment)
 
     def _adopt(self, volume: Volume, attachment: Attachment) -> None:
-        """The volume says that a host has it, the catalogue forgot: believe the volume, with a new secret for its target."""
+        """The volume says that a host has it, the catalogue forgot: believe the volume."""
         log.warning("start adopted=%s host=%s epoch=%s", volume.name, attachment.host, attachment.epoch)
         self._catalogue.put(
             AttachmentRow(
@@ -88,21 +91,22 @@ class Startup:
                 iqn=target_iqn(self._attachments.source(volume), attachment.epoch),
                 epoch=attachment.epoch,
                 initiator=attachment.initiator,
-                secret=secrets.token_hex(8),
                 readonly=attachment.readonly,
                 state=UNKNOWN,
             )
         )
 
     async def _rows(self, *, cautious: bool) -> None:
-        """A row whose volume does not know it was cut off between two writes: its target goes, then the row."""
+        """A row whose volume does not know it was cut off between two writes, or is yesterday's: it is not in force.
+
+        Its target goes first, but for a cautious start, which leaves a target as it is.
+        """
         for row in self._catalogue.attachments():
             volume = await self._pools.backend(row.pool).find_uuid(row.uuid)
             if volume is None or row.epoch not in {a.epoch for a in volume.attachments}:
-                if cautious:
-                    log.warning("start left=%s reason=its volume does not know it", row.iqn)
-                    continue
-                await self._exporter.unexport(row.iqn)
+                log.warning("start dropped=%s host=%s reason=its volume does not know it", row.iqn, row.host)
+                if not cautious:
+                    await self._exporter.unexport(row.iqn)
                 self._catalogue.drop(row)
             elif row.state == ATTACHING:
                 # Its request ends as interrupted, and is undone: the host lets go when it is told what is in force.
@@ -127,27 +131,32 @@ class Startup:
         """Export what is in force and has no target (tgtd restarted, the machine rebooted); return how many."""
         present = await self._exporter.exports()
         made = 0
-        for row in self._catalogue.attachments():
-            if row.iqn in present or row.state == DETACHING:
-                continue
-            backend = self._pools.backend(row.pool)
-            volume = await backend.find_uuid(row.uuid)
-            if volume is not None and volume.state is State.READY:
-                made += await self._export(row.iqn, self._attachments.target(backend, volume, row))
-        for import_ in self._catalogue.imports():
-            if import_.iqn in present:
-                continue
-            backend = self._pools.backend(import_.pool)
-            volume = await backend.find_uuid(import_.uuid)
-            if volume is not None and volume.state is State.BUILDING:
-                made += await self._export(import_.iqn, self._imports.target(backend, volume, import_))
+        rows: list[AttachmentRow | ImportRow] = [*self._catalogue.attachments(), *self._catalogue.imports()]
+        for row in rows:
+            if row.iqn not in present:
+                backend = self._pools.backend(row.pool)
+                # A job may be detaching it just now: what it has fenced must not come back.
+                async with self._locks.hold(lock_name(backend, row.zvol)):
+                    made += await self._export(backend, row)
         return made
 
-    async def _export(self, iqn: str, target: Target) -> int:
+    async def _export(self, backend: Backend, row: AttachmentRow | ImportRow) -> int:
+        volume = await backend.find_uuid(row.uuid)
+        if volume is None:
+            return 0
+        if isinstance(row, ImportRow):
+            in_force = volume.state is State.BUILDING and row in self._catalogue.imports(uuid=row.uuid)
+            target = self._imports.target(backend, volume, row)
+        else:
+            now = self._catalogue.attachments(iqn=row.iqn)
+            in_force = volume.state is State.READY and any(current.state != DETACHING for current in now)
+            target = self._attachments.target(backend, volume, row)
+        if not in_force:
+            return 0
         try:
             await self._exporter.export(target)
         except OnelunError as error:
-            log.error("export failed=%s reason=%s", iqn, error)
+            log.error("export failed=%s reason=%s", row.iqn, error)
             return 0
-        log.info("exported again=%s", iqn)
+        log.info("exported again=%s", row.iqn)
         return 1

@@ -59,7 +59,7 @@ class Nodes:
             raise NoReply(f"{node} did not answer in time")
         if there.refuse is not None:
             raise there.refuse
-        if id not in self.answered:
+        if id is None or id not in self.answered:
             self.answered[id] = self._do(there, request)
         return self.answered[id]
 
@@ -78,7 +78,11 @@ class Nodes:
                 if request.link and not request.keep_link:
                     there.links.pop(request.link, None)
                 return m.ZvolDetached()
+            case m.ListDev():
+                alive = not there.dead
+                return m.DevList(body=[{"target": iqn, "alive": alive} for iqn in there.connected])
             case m.SyncZvols():
+                there.dead = False
                 wanted = {held.target: held for held in request.held}
                 dropped = tuple(iqn for iqn in there.connected if iqn not in wanted)
                 made = tuple(iqn for iqn in wanted if iqn not in there.connected)

@@ -17,7 +17,6 @@ def _row(**changed):
         "iqn": "iqn.x:1",
         "epoch": 7,
         "initiator": "iqn.i:1",
-        "secret": "s",
         "readonly": False,
         "state": ATTACHING,
     }

@@ -6,11 +6,12 @@ import os
 import msgspec
 import pytest
 
-from onelun.errors import CommandFailed, Conflict, Unreachable
+from onelun.errors import CommandFailed, Conflict, NoReply, Stalled, Unreachable
 from onelun.model import Kind, Owner, State
 from onelun.nas.agent import NasAgent
 from onelun.nas.backends.memory import MemoryBackend
-from onelun.rpc.message import CreateZvol, ImportZvol, MapZvol, RenewImport, UnmapZvol
+from onelun.nas.identity import Identity
+from onelun.rpc.message import CreateZvol, FindPlacements, Hello, ImportZvol, MapZvol, RenewImport, UnmapZvol
 
 from .conftest import CLOUD, MIB
 
@@ -55,7 +56,7 @@ async def test_a_target_that_nobody_knows_is_removed_unless_a_host_is_logged_in(
     nas.catalogue.drop(row)
     volume = (await nas.volumes())["one-1"]
     await parts.backend.record(msgspec.structs.replace(volume, attachments=()))
-    parts.exporter.log_in(row.iqn, row.initiator, row.secret)
+    parts.exporter.log_in(row.iqn, row.initiator, Identity(parts.state).secret_of(row.iqn))
 
     kept = await begin()
     assert list(await kept.exporter.exports()) == [row.iqn]
@@ -177,7 +178,7 @@ async def test_a_host_that_did_not_change_is_not_told_again(begin):
 
     await nas.agent.rounds._probe()
 
-    assert [type(r).__name__ for r in nas.nodes["node1"].asked[asked:]] == ["Hello"]
+    assert [type(r).__name__ for r in nas.nodes["node1"].asked[asked:]] == ["Hello", "ListDev"]
 
 
 async def test_a_debt_is_paid_when_the_host_is_back(begin):
@@ -283,3 +284,107 @@ async def test_a_pool_whose_filesystem_is_not_mounted_is_not_taken_for_a_new_one
         await begin()
 
     assert len(await parts.exporter.exports()) == 1
+
+
+async def test_a_catalogue_of_yesterday_never_gives_a_volume_to_the_host_that_had_it_then(begin, parts):
+    nas = await begin()
+    await _mapped(nas)
+    (yesterday,) = nas.catalogue.attachments()
+    await nas.ask(_unmap(keep_link=True))
+    today = await nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node2", cloud=CLOUD, vm=3, disk=0, path=PATH))
+    nas.catalogue.drop(*nas.catalogue.attachments())
+    nas.catalogue.put(yesterday)
+    nas.catalogue.set_meta("serial", "0")
+
+    again = await begin()
+    await again.agent.rounds._probe()
+
+    assert [(row.host, row.epoch) for row in again.catalogue.attachments()] == [("node2", today.epoch)]
+    assert len(await parts.exporter.exports()) == 1
+    assert parts.nodes["node1"].connected == {}
+    assert len(parts.nodes["node2"].connected) == 1
+
+
+async def test_an_adopted_attachment_keeps_the_secret_that_its_host_has(begin, parts):
+    nas = await begin()
+    await _mapped(nas)
+    (held,) = nas.nodes["node1"].connected.values()
+    os.unlink(os.path.join(parts.state, "catalogue.sqlite"))
+    for iqn in await parts.exporter.exports():
+        await parts.exporter.unexport(iqn)
+
+    again = await begin()
+
+    parts.exporter.log_in(held.target, held.initiator, held.secret)
+    assert list(await again.exporter.exports()) == [held.target]
+
+
+async def test_a_device_that_died_on_its_host_is_noticed_and_made_anew(begin):
+    nas = await begin()
+    await _mapped(nas)
+    await nas.agent.rounds._probe()
+    nas.nodes["node1"].dead = True
+
+    await nas.agent.rounds._probe()
+
+    assert nas.nodes["node1"].dead is False
+
+
+async def test_a_target_daemon_that_does_not_answer_leaves_nothing_to_complete_later(begin, monkeypatch):
+    nas = await begin()
+    await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
+
+    async def silent(*_):
+        raise Stalled("tgtd took a request and did not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nas.exporter, "export", silent)
+        with pytest.raises(Stalled):
+            await nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD, vm=3, disk=0, path=PATH))
+
+    await nas.agent.rounds._probe()
+
+    assert nas.catalogue.attachments() == []
+    assert nas.catalogue.placements() == []
+    assert nas.nodes["node1"].connected == {}
+
+
+async def test_a_host_that_does_not_even_say_hello_was_asked_for_nothing(begin, monkeypatch):
+    nas = await begin()
+    await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
+    ask = nas.nodes.ask
+
+    async def mute(node, request, **how):
+        if isinstance(request, Hello):
+            raise NoReply("node1 did not answer hello in time")
+        return await ask(node, request, **how)
+
+    monkeypatch.setattr(nas.nodes, "ask", mute)
+    with pytest.raises(Unreachable, match="nothing was done"):
+        await nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD, vm=3, disk=0, path=PATH))
+
+    assert nas.catalogue.attachments() == []
+    assert nas.catalogue.placements() == []
+
+
+async def test_a_silent_hosts_disk_is_found_by_its_placement(begin):
+    nas = await begin()
+    await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
+    nas.nodes["node1"].silent = True
+    with pytest.raises(NoReply):
+        await nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD, vm=3, disk=0, path=PATH))
+
+    found = (await nas.ask(FindPlacements(cloud=CLOUD, vm=3, disk=0))).body
+
+    assert [(p["zvol"], p["host"]) for p in found] == [("one-1", "node1")]
+
+
+async def test_a_disk_without_a_placement_is_found_by_what_its_volume_says(begin):
+    nas = await begin()
+    own = Owner(kind=Kind.DISK, cloud=CLOUD, image_id=1, vm_id=3, disk_id=0)
+    await nas.ask(CreateZvol(zvol="one-1-3-0", zpool="tank", size_bytes=MIB, owner=own))
+
+    found = (await nas.ask(FindPlacements(cloud=CLOUD, vm=3, disk=0))).body
+
+    assert [(p["zvol"], p["kind"]) for p in found] == [("one-1-3-0", "disk")]
+    assert (await nas.ask(FindPlacements(cloud=CLOUD, vm=3, disk=1))).body == []
