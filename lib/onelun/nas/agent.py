@@ -73,6 +73,7 @@ class NasAgent:
             exporter,
             hosts,
             self.attachments,
+            placements,
             self._imports,
             self._startup,
             limits,

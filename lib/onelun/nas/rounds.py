@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import uuid as uuids
+from typing import Any
 
 import msgspec
 
@@ -20,6 +22,7 @@ from onelun.nas.hosts import Hosts
 from onelun.nas.identity import Identity
 from onelun.nas.imports import Imports
 from onelun.nas.locks import Locks
+from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools
 from onelun.nas.startup import Startup
 from onelun.nas.volumes import lock_name
@@ -27,6 +30,8 @@ from onelun.rpc.message import DevList, Held, ListDev, SyncZvols, ZvolsSynced
 
 log = logging.getLogger(__name__)
 
+# A disk.N in a VM's directory.
+_DISK = re.compile(r"/.*/([0-9]{1,12})/disk\.([0-9]{1,6})")
 # Trash is looked at this often.
 _PURGE_S = 3600.0
 
@@ -44,6 +49,7 @@ class Rounds:
         exporter: Exporter,
         hosts: Hosts,
         attachments: Attachments,
+        placements: Placements,
         imports: Imports,
         startup: Startup,
         limits: Limits,
@@ -56,10 +62,12 @@ class Rounds:
         self._exporter = exporter
         self._hosts = hosts
         self._attachments = attachments
+        self._placements = placements
         self._imports = imports
         self._startup = startup
         self._limits = limits
         self._seen: dict[str, str] = {}
+        self._learned: set[str] = set()
         self._purged = 0.0
 
     async def run(self) -> None:
@@ -88,6 +96,9 @@ class Rounds:
             log.warning("probe host=%s failed=%s", host, error)
             return
         try:
+            if self._startup.cautious and host not in self._learned:
+                await self._learn_placements(host)
+                self._learned.add(host)
             if self._seen.get(host) != said.instance or await self._is_doubtful(host):
                 await self.sync(host)
         except OnelunError as error:
@@ -102,16 +113,27 @@ class Rounds:
         rows = self._catalogue.attachments(host=host)
         if any(row.state in (UNKNOWN, DETACHING) for row in rows):
             return True
-        listed = await self._hosts.ask(
-            host,
-            ListDev(),
-            DevList,
-            deadline=Deadline.after(2 * self._limits.accept_s),
-            of=str(uuids.uuid4()),
-            step="look",
-        )
-        alive = {entry.get("target") for entry in listed.body if entry.get("alive")}
+        alive = {entry.get("target") for entry in await self._devices(host) if entry.get("alive")}
         return any(row.state == ATTACHED and row.iqn not in alive for row in rows)
+
+    async def _learn_placements(self, host: str) -> None:
+        """Learn from the links on a host which VM's disk is which volume: a lost catalogue knows none, an older one wrong ones."""
+        rows = {row.iqn: row for row in self._catalogue.attachments(host=host)}
+        for entry in await self._devices(host):
+            row = rows.get(str(entry.get("target")))
+            volume = await self._pools.backend(row.pool).find_uuid(row.uuid) if row else None
+            if volume is None or volume.owner.cloud is None:
+                continue
+            for path in entry.get("links") or ():
+                if match := _DISK.fullmatch(str(path)):
+                    vm, disk = int(match[1]), int(match[2])
+                    log.warning("learned disk=%s vm=%s zvol=%s host=%s", disk, vm, volume.name, host)
+                    self._placements.put(volume, cloud=volume.owner.cloud, vm=vm, disk=disk, path=path, host=host)
+
+    async def _devices(self, host: str) -> list[dict[str, Any]]:
+        deadline = Deadline.after(2 * self._limits.accept_s)
+        listed = await self._hosts.ask(host, ListDev(), DevList, deadline=deadline, of=str(uuids.uuid4()), step="look")
+        return listed.body
 
     async def sync(self, host: str) -> None:
         """Tell a host what it is to have from this NAS; then its debts are paid and doubts are gone."""

@@ -49,12 +49,16 @@ class Startup:
         self._exporter = exporter
         self._attachments = attachments
         self._imports = imports
+        self.cautious = False
 
     async def settle(self) -> None:
-        """Do all of it; repeating it changes nothing more. Raises what a pool or the target daemon raises."""
+        """Do all of it; repeating it changes nothing more. Raises what a pool or the target daemon raises.
+
+        Afterwards `cautious` tells whether the catalogue was lost or older than a pool.
+        """
         for backend in self._pools:
             await backend.open(self._agent, None)
-        cautious = await self._epochs.begin()
+        cautious = self.cautious = await self._epochs.begin()
         if cautious:
             log.warning("start cautious=yes reason=the catalogue is lost or older than a pool: nothing is removed")
         for backend in self._pools:

@@ -80,7 +80,8 @@ class Nodes:
                 return m.ZvolDetached()
             case m.ListDev():
                 alive = not there.dead
-                return m.DevList(body=[{"target": iqn, "alive": alive} for iqn in there.connected])
+                links = {iqn: [path for path, to in there.links.items() if to == iqn] for iqn in there.connected}
+                return m.DevList(body=[{"target": i, "alive": alive, "links": links[i]} for i in there.connected])
             case m.SyncZvols():
                 there.dead = False
                 wanted = {held.target: held for held in request.held}

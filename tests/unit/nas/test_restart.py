@@ -388,3 +388,16 @@ async def test_a_disk_without_a_placement_is_found_by_what_its_volume_says(begin
 
     assert [(p["zvol"], p["kind"]) for p in found] == [("one-1-3-0", "disk")]
     assert (await nas.ask(FindPlacements(cloud=CLOUD, vm=3, disk=1))).body == []
+
+
+async def test_a_lost_catalogue_learns_from_the_hosts_which_disk_is_which(begin, parts):
+    nas = await begin()
+    await _mapped(nas)
+    os.unlink(os.path.join(parts.state, "catalogue.sqlite"))
+
+    again = await begin()
+    await again.agent.rounds._probe()
+    await again.ask(UnmapZvol(zvol="one-1", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH))
+
+    assert parts.nodes["node1"].connected == {}
+    assert again.catalogue.attachments() == []
