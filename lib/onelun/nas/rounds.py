@@ -117,7 +117,7 @@ class Rounds:
         return any(row.state == ATTACHED and row.iqn not in alive for row in rows)
 
     async def _learn_placements(self, host: str) -> None:
-        """Learn from the links on a host which VM's disk is which volume: a lost catalogue knows none, an older one wrong ones."""
+        """Learn from a host's links which VM's disk is which volume: a lost catalogue knows none, an older one wrong ones."""
         rows = {row.iqn: row for row in self._catalogue.attachments(host=host)}
         for entry in await self._devices(host):
             row = rows.get(str(entry.get("target")))
