@@ -10,13 +10,14 @@ from typing import Any
 
 from onelun.config import Limits
 from onelun.deadline import Deadline
-from onelun.errors import NoReply, OnelunError, Rejected, Unreachable, from_wire
+from onelun.errors import OnelunError, Rejected, Unreachable, from_wire
 from onelun.naming import checked_name
-from onelun.rpc.call import Call, final_letter
+from onelun.rpc.call import Call
 from onelun.rpc.channel import Outcome, Refusal, properties_of
 from onelun.rpc.link import Link
-from onelun.rpc.mailbox import Inbox, Mailbox
+from onelun.rpc.mailbox import Mailbox
 from onelun.rpc.message import BY_REQUEST, Cancel, decode_reply, encode, name_of
+from onelun.rpc.query import Query
 from onelun.rpc.schema import Reply, Request
 from onelun.rpc.session import Session
 
@@ -58,7 +59,7 @@ class Client:
             if verb.journaled:
                 letter = await Call(self, inbox, request, deadline, on_progress).outcome()
             else:
-                letter = await self._query(inbox, request, deadline)
+                letter = await Query(self, inbox, request, deadline).answer()
         if letter.get("status") != "success":
             raise from_wire(letter)
         return decode_reply(letter, verb.reply)
@@ -66,7 +67,7 @@ class Client:
     async def query(self, node: str, request: Request, deadline: Deadline) -> dict[str, Any]:
         """The reply to a request that may be sent again and again, as a document. Raises as `ask` does."""
         with self._mailbox.inbox(str(uuid.uuid4()), node) as inbox:
-            return await self._query(inbox, request, deadline)
+            return await Query(self, inbox, request, deadline).answer()
 
     async def close(self) -> None:
         """Have what was withdrawn sent, for a moment at most. The link stays open."""
@@ -114,25 +115,6 @@ class Client:
                 return outcome is Outcome.ROUTED
             if deadline.over():
                 raise Unreachable(f"the broker at {self._link.address} took no message in time")
-
-    async def _query(self, inbox: Inbox, request: Request, deadline: Deadline) -> dict[str, Any]:
-        """Ask until there is an answer: what comes here is read, or may be done twice."""
-        perhaps = False
-        while True:
-            try:
-                perhaps = not await self.send(inbox.node, request, inbox.request_id, deadline) or perhaps
-                letter = await final_letter(inbox, deadline)
-            except TimeoutError:
-                raise NoReply(f"{inbox.node} did not answer {_name(request)} in time", node=inbox.node) from None
-            except Unreachable as error:
-                if perhaps:
-                    raise NoReply(
-                        f"{inbox.node} may have got {_name(request)}, but {error}", node=inbox.node
-                    ) from error
-                raise
-            if letter is not None:
-                return letter
-            perhaps = True
 
     async def _flowing(self, session: Session, deadline: Deadline) -> None:
         """Wait until the broker takes messages; one that it takes late would be started late."""

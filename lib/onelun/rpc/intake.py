@@ -94,7 +94,7 @@ class Intake:
             self._post.send(asker_of(delivery), body)
 
     async def _answer(self, delivery: Delivery, received_at: float) -> bytes | None:
-        """The reply, or None when a job will send it. Raises what the error reply says."""
+        """The reply, or None when what is under way will send it. Raises what the error reply says."""
         request = decode_request(delivery.body)
         verb = BY_REQUEST[type(request)]
         handler = self._handlers.get(type(request))

@@ -14,7 +14,7 @@ import msgspec
 from onelun.config import Limits
 from onelun.errors import Busy, Cancelled, OnelunError, ProtocolError, Stalled
 from onelun.rpc.delivery import Asked
-from onelun.rpc.job import Handler, Job
+from onelun.rpc.job import Asker, Handler, Job
 from onelun.rpc.journal import Journal, Row, RowState
 from onelun.rpc.message import BY_NAME, Verb, name_of
 from onelun.rpc.post import Post, error_body
@@ -36,6 +36,7 @@ class Jobs:
         self._limits = limits
         self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._questions: set[tuple[str, Asker, bytes]] = set()
 
     def get(self, job_id: str) -> Job | None:
         """The job `job_id`, while it runs."""
@@ -72,10 +73,17 @@ class Jobs:
         task.add_done_callback(self._tasks.discard)
         return True
 
-    async def query(self, asked: Asked, verb: Verb, handler: Handler) -> bytes:
-        """The answer to a request that is not written down."""
+    async def query(self, asked: Asked, verb: Verb, handler: Handler) -> bytes | None:
+        """The answer to a request that is not written down; None for a repeat, whose asker the first will answer."""
         self._must_not_be_late(asked)
-        return await self._result(self._job(asked, verb), asked, verb, handler)
+        question = (asked.id, asked.asker, asked.digest)
+        if question in self._questions:
+            return None
+        self._questions.add(question)
+        try:
+            return await self._result(self._job(asked, verb), asked, verb, handler)
+        finally:
+            self._questions.discard(question)
 
     async def stop(self) -> None:
         """Interrupt what runs and wait until it has ended and answered, as long as a cancelled job may take."""

@@ -69,6 +69,7 @@ class Nas:
     done: list[str] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
     callers: list[str | None] = field(default_factory=list)
+    listed: list[str | None] = field(default_factory=list)
     go: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def on_map(self, request: MapZvol, job: Job) -> ZvolMapped:
@@ -103,8 +104,12 @@ class Nas:
         return ZvolDeleted()
 
     async def on_list(self, request: ListZvols, job: Job) -> ZvolList:
+        self.listed.append(request.name)
         if request.name == "slow":
             await asyncio.sleep(60)
+        if request.name == "leisurely":
+            # Longer than a caller waits before it asks again.
+            await asyncio.sleep(2.5 * LIMITS.accept_s)
         return ZvolList(body=[{"zvol": request.name}])
 
     @property

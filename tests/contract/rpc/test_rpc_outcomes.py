@@ -15,7 +15,7 @@ from tests.support.broker import PrivateBroker
 from onelun.deadline import Deadline
 from onelun.errors import Busy, Cancelled, Interrupted, NoReply, Stalled, Unreachable
 from onelun.model import Kind, Owner
-from onelun.rpc.message import Cancel, CreateZvol, DelZvol, ListZvols, MapZvol, Status, StatusIs, ZvolCreated
+from onelun.rpc.message import Cancel, CreateZvol, DelZvol, ListZvols, MapZvol, Status, StatusIs, ZvolCreated, ZvolList
 
 from .conftest import LIMITS, Agents, Nas, eventually
 
@@ -275,3 +275,52 @@ async def test_an_agent_that_loses_its_connection_works_on_and_answers(
     assert await asking == ZvolCreated(uuid="u", size_bytes=512)
     assert nas.done == ["one-1"]
     assert nas.undone == []
+
+
+async def test_a_read_that_a_killed_agent_took_is_asked_again_when_it_is_back(agents: Agents, process: AgentProcess):
+    client = await agents.client()
+    process.signal(signal.SIGSTOP)
+    started = time.monotonic()
+
+    asking = asyncio.create_task(client.ask("nas1", Status(id="never-seen"), deadline=Deadline.after(60)))
+    await asyncio.sleep(0.5)
+    process.kill()
+    await asyncio.to_thread(process.start)
+
+    assert await asking == StatusIs(state="unknown")
+    assert time.monotonic() - started < 4 * LIMITS.accept_s + 4
+
+
+async def test_a_read_that_an_agent_took_before_it_went_for_good_ends_as_unknown(agents: Agents, process: AgentProcess):
+    client = await agents.client()
+    process.signal(signal.SIGSTOP)
+    started = time.monotonic()
+
+    asking = asyncio.create_task(client.ask("nas1", ListZvols(name="one-1"), deadline=Deadline.after(60)))
+    await asyncio.sleep(0.5)
+    process.kill()
+
+    with pytest.raises(NoReply, match=r"may have got list_zvols, but was not there for \d+ s: no agent called nas1"):
+        await asking
+    assert time.monotonic() - started < 6 * LIMITS.accept_s + 4
+
+
+async def test_a_read_from_an_agent_that_hangs_ends_long_before_its_deadline(agents: Agents, process: AgentProcess):
+    client = await agents.client()
+    process.signal(signal.SIGSTOP)
+    started = time.monotonic()
+
+    with pytest.raises(NoReply, match="nas1 is connected to the broker but hangs: it answered neither list_zvols nor"):
+        await client.ask("nas1", ListZvols(name="one-1"), deadline=Deadline.after(60))
+
+    assert time.monotonic() - started < 2 * LIMITS.accept_s + 4
+
+
+async def test_a_slow_read_is_waited_for_and_done_once_however_often_it_is_asked(agents: Agents):
+    await agents.agent(nas := Nas())
+    client = await agents.client()
+
+    reply = await client.ask("nas1", ListZvols(name="leisurely"), deadline=Deadline.after(30))
+
+    assert reply == ZvolList(body=[{"zvol": "leisurely"}])
+    assert nas.listed == ["leisurely"]
