@@ -157,8 +157,9 @@ class Call:
                 f"{self._node} is connected to the broker but hangs: it did not take {self._action} within"
                 f" {limits.accept_s:g} s and does not say whether it will; its outcome is unknown"
             ) from error
-        patience_s = limits.finish_s if self._accepted else 4 * limits.accept_s
-        if silent_s > patience_s:
+        # What was not accepted has no work to wait for; another look may take accept_s again.
+        patience_s = limits.finish_s if self._accepted else 2 * limits.accept_s - LOOK_S
+        if silent_s >= patience_s:
             raise NoReply(
                 f"the outcome of {self._action} on {self._node} is unknown: not heard of for {silent_s:.0f} s, and {error}"
             ) from error

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.agent_process import AgentProcess
 from tests.support.broker import PrivateBroker, free_port
+from tests.support.requires import requires
 
 from onelun.deadline import Deadline
 from onelun.errors import NoReply, Unreachable
 from onelun.model import Kind, Owner
 from onelun.rpc.client import Client
 from onelun.rpc.link import Link
-from onelun.rpc.message import CreateZvol, Hello, MapZvol, ZvolCreated
+from onelun.rpc.message import CreateZvol, Hello, ListZvols, MapZvol, ZvolCreated
+from onelun.rpc.schema import Request
 
 from .conftest import LIMITS, Agents, Nas, eventually
 
 CREATE = CreateZvol(zvol="one-1", zpool="tank", size_bytes=512, owner=Owner(Kind.PLAIN))
 MAP = MapZvol(zvol="one-1", remotehost="node1")
+LIST = ListZvols(name="one-1")
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +137,84 @@ async def test_a_restart_of_the_broker_loses_no_reply(spare_broker: PrivateBroke
     assert nas.done == ["one-1"]
     assert nas.undone == []
     await eventually(agent.server.serving.is_set, 30)
+
+
+@pytest.fixture
+def mortal_broker() -> Iterator[PrivateBroker]:
+    """A broker to be killed; it comes back with the users that it had."""
+    requires("rabbitmq-server")
+    with PrivateBroker() as running:
+        yield running
+
+
+@pytest.fixture
+async def caller(mortal_broker: PrivateBroker, tmp_path: Path) -> AsyncIterator[tuple[Client, AgentProcess]]:
+    """A connected caller, and an agent that has answered it."""
+    urls = await asyncio.to_thread(mortal_broker.set_up, frontends=["frontend"], nas=["nas1"])
+    agent = AgentProcess(urls["nas.nas1"], "nas1", tmp_path)
+    link = Link(urls["frontend"], name="test")
+    try:
+        await asyncio.to_thread(agent.start)
+        await link.open()
+        client = Client(link, LIMITS)
+        await client.ask("nas1", Hello(), deadline=Deadline.after(5))
+        yield client, agent
+    finally:
+        await link.close()
+        await asyncio.to_thread(agent.kill)
+
+
+async def failed(client: Client, request: Request) -> tuple[BaseException, float]:
+    """The error of a request that may last a minute, and the seconds that it took."""
+    started = time.monotonic()
+    with pytest.raises((Unreachable, NoReply)) as caught:
+        await client.ask("nas1", request, deadline=Deadline.after(60))
+    return caught.value, time.monotonic() - started
+
+
+async def test_a_broker_killed_before_a_request_means_that_nothing_happened(
+    mortal_broker: PrivateBroker, caller: tuple[Client, AgentProcess]
+):
+    client, _ = caller
+    await asyncio.to_thread(mortal_broker.stop, keep=True)
+
+    for error, took_s in await asyncio.gather(failed(client, MAP), failed(client, LIST)):
+        assert isinstance(error, Unreachable)
+        assert "cannot be reached: Connection refused" in str(error)
+        assert took_s < 2 * LIMITS.accept_s + 4
+
+
+async def test_a_broker_killed_before_anything_was_accepted_leaves_the_outcome_unknown(
+    mortal_broker: PrivateBroker, caller: tuple[Client, AgentProcess]
+):
+    client, agent = caller
+    agent.signal(signal.SIGSTOP)
+
+    asking = [asyncio.create_task(failed(client, request)) for request in (MAP, LIST)]
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(mortal_broker.stop, keep=True)
+    (mapping, mapping_s), (listing, listing_s) = await asyncio.gather(*asking)
+
+    assert isinstance(mapping, NoReply)
+    assert re.search("outcome of map_zvol on nas1 is unknown: .* the broker at .* cannot be reached", str(mapping))
+    assert mapping_s < 2 * LIMITS.accept_s + 4
+    # A read is looked for longer: asking again does no harm.
+    assert isinstance(listing, NoReply)
+    assert re.search("nas1 may have got list_zvols, but .* the broker at .* cannot be reached", str(listing))
+    assert listing_s < 6 * LIMITS.accept_s + 4
+
+
+async def test_a_broker_killed_under_accepted_work_is_waited_for_and_then_named(
+    mortal_broker: PrivateBroker, caller: tuple[Client, AgentProcess]
+):
+    client, agent = caller
+    deadline_s = 3 * LIMITS.accept_s
+
+    asking = asyncio.create_task(client.ask("nas1", CREATE, deadline=Deadline.after(deadline_s)))
+    await eventually(lambda: agent.done)
+    started = time.monotonic()
+    await asyncio.to_thread(mortal_broker.stop, keep=True)
+
+    with pytest.raises(NoReply, match=r"its outcome is unknown, since the broker at .* cannot be reached"):
+        await asking
+    assert deadline_s - 1 < time.monotonic() - started < deadline_s + 4
