@@ -113,17 +113,22 @@ def start_writer(device: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, stderr=subprocess.DEVNULL)
 
 
-def kill(lab: Lab, program: str) -> None:
-    """Kill -9 the one process of that program that carries node1's data."""
+def kill(lab: Lab, program: str) -> processes.Daemon | None:
+    """Kill -9 the one process of that program that carries node1's data, and return it as it was."""
     (pid,) = daemons(lab, program)
+    daemon = processes.daemon_of(pid)
     os.kill(pid, signal.SIGKILL)
+    return daemon
 
 
 async def killed(lab: Lab, program: str) -> None:
-    """Kill it and wait until it is gone."""
-    kill(lab, program)
+    """Kill it and wait until it is gone.
+
+    A dying process loses its program and arguments in /proc before it has closed its files, and still lives then.
+    """
+    daemon = kill(lab, program)
     for _ in range(500):
-        if not daemons(lab, program):
+        if not processes.lives(daemon):
             return
         await asyncio.sleep(0.01)
     raise AssertionError(f"{program} is still there")
