@@ -154,6 +154,53 @@ async def test_an_agent_that_was_killed_half_way_leaves_what_the_next_connect_re
     assert content(iscsi.backing(export))[:4096] == b"n" * 4096
 
 
+async def test_a_start_removes_what_an_agent_killed_at_once_left(iscsi: TgtLab) -> None:
+    os.makedirs(f"{iscsi.directory}/node1/0123456789abcdef")
+
+    await iscsi.connector("node1").settle()
+
+    assert leftovers(iscsi) == []
+
+
+async def test_a_start_removes_what_an_agent_killed_half_way_left_and_nothing_else(iscsi: TgtLab) -> None:
+    host = iscsi.connector("node1")
+    kept = iscsi.offer("one-1", "node1")
+    await host.connect(kept)
+    before = os.listdir(f"{iscsi.directory}/node1")
+    await host.connect(iscsi.offer("one-2", "node1"))
+    forget_state(iscsi, *before)
+
+    await iscsi.connector("node1").settle()
+
+    assert os.listdir(f"{iscsi.directory}/node1") == before
+    assert [(one.iqn, one.alive) for one in await host.connections()] == [(kept.iqn, True)]
+    assert len(daemons(iscsi, "qemu-storage-daemon")) == len(daemons(iscsi, "nbdfuse")) == 1
+    await host.disconnect(kept.iqn)
+    assert leftovers(iscsi) == []
+
+
+async def test_a_start_leaves_a_device_that_somebody_has_open(iscsi: TgtLab) -> None:
+    host = iscsi.connector("node1")
+    export = iscsi.offer("one-1", "node1")
+    device = await host.connect(export)
+    forget_state(iscsi)
+
+    descriptor = os.open(device, os.O_RDONLY)
+
+    await iscsi.connector("node1").settle()
+
+    assert len(read(device, 512)) == 512
+    os.close(descriptor)
+    await host.settle()
+    assert leftovers(iscsi) == []
+
+
+def forget_state(iscsi: TgtLab, *others: str) -> None:
+    """Make the one connection of node1 that is not among `others` tell nothing any more."""
+    (name,) = set(os.listdir(f"{iscsi.directory}/node1")) - set(others)
+    os.unlink(f"{iscsi.directory}/node1/{name}/state")
+
+
 async def test_a_mounted_device_is_busy(iscsi: TgtLab) -> None:
     host = iscsi.connector("node1")
     export = iscsi.offer("one-1", "node1")

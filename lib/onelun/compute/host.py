@@ -36,7 +36,11 @@ class Host:
         self._turns = Turns()
 
     async def settle(self) -> None:
-        """Make names and records agree with what is connected. Nothing is connected and nothing disconnected."""
+        """Make names and records agree with what is connected. Nothing is connected and nothing disconnected.
+
+        Except for what an agent that was killed had connected only half-way.
+        """
+        await self._connector.settle()
         connected = {one.iqn: one for one in await self._connector.connections()}
         for known in self._attachments.all():
             there = connected.get(known.iqn)

@@ -45,6 +45,13 @@ class Connector(ABC):
     """The connected targets of one host."""
 
     @abstractmethod
+    async def settle(self) -> None:
+        """Clear away what an agent that was killed while it connected left half-made. To be called before the rest.
+
+        What is connected stays, and so does what somebody has open. What does not go is logged, and left to the next time.
+        """
+
+    @abstractmethod
     async def connect(self, export: Export) -> str:
         """Connect the target and return the path of its block device, whose identity has been verified.
 

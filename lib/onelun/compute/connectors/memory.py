@@ -26,6 +26,9 @@ class MemoryConnector(Connector):
         self._targets = targets
         self._closed = closed
 
+    async def settle(self) -> None:
+        """See Connector. A state without its device is a dead connection, so nothing is half-made."""
+
     async def connect(self, export: Export) -> str:
         """See Connector."""
         device = self._device(export.iqn)

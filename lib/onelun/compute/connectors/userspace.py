@@ -20,7 +20,7 @@ from onelun.compute.connectors import bridge, loop
 from onelun.compute.connectors.base import Connected, Connector, Export
 from onelun.compute.connectors.login import Identity, identify
 from onelun.compute.processes import Daemon, end, lives, working_below
-from onelun.errors import Busy, CommandFailed, Conflict, NotFound, Rejected, Unreachable
+from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OnelunError, Rejected, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,18 @@ class UserspaceConnector(Connector):
             raise Rejected(f"{run_dir} is too long for a run directory: at most {_LONGEST_RUN_DIR} bytes")
         self._run_dir = run_dir
         self._node = node
+
+    async def settle(self) -> None:
+        """See Connector. Half-made is a directory that tells nothing."""
+        for directory in self._directories():
+            if _load(directory) is not None:
+                continue
+            try:
+                removed = await self._drop_unused(directory)
+            except (OnelunError, OSError) as error:
+                log.warning("settle node=%s directory=%s error=%s", self._node, directory, error)
+            else:
+                log.info("settle node=%s directory=%s removed=%s", self._node, directory, removed)
 
     async def connect(self, export: Export) -> str:
         """See Connector. All of it ends within 10 s, and a connection that is in use is never cut."""
@@ -87,12 +99,15 @@ class UserspaceConnector(Connector):
 
     async def connections(self) -> list[Connected]:
         """See Connector."""
-        found = []
-        for name in sorted(os.listdir(self._run_dir)) if os.path.isdir(self._run_dir) else ():
-            directory = f"{self._run_dir}/{name}"
-            if known := _load(directory):
-                found.append(Connected(known.iqn, known.device or "", alive=_alive(directory, known)))
-        return found
+        return [
+            Connected(known.iqn, known.device or "", alive=_alive(directory, known))
+            for directory in self._directories()
+            if (known := _load(directory))
+        ]
+
+    def _directories(self) -> list[str]:
+        names = sorted(os.listdir(self._run_dir)) if os.path.isdir(self._run_dir) else []
+        return [f"{self._run_dir}/{name}" for name in names]
 
     def _directory(self, iqn: str) -> str:
         """The directory of a target. No other host's on this machine has the same path.
@@ -124,14 +139,13 @@ class UserspaceConnector(Connector):
             undo.pop_all()
         return device
 
-    async def _drop_unused(self, directory: str) -> None:
-        """What turned out to be another volume does not stay connected, unless somebody works on it."""
-        known = _load(directory)
-        if known and known.device:
-            in_use = await asyncio.to_thread(devices.openers, known.device)
-            if in_use:
-                return
+    async def _drop_unused(self, directory: str) -> bool:
+        """What turned out to be another volume does not stay connected, unless somebody works on it (then False)."""
+        for device in await asyncio.to_thread(loop.devices_of, bridge.file_of(directory)):
+            if await asyncio.to_thread(devices.openers, device):
+                return False
         await self._remove(directory, gently=False)
+        return True
 
     async def _remove(self, directory: str, *, gently: bool) -> None:
         """Remove everything below `directory`. Absent: nothing.
