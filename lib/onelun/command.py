@@ -25,10 +25,18 @@ class Result(NamedTuple):
     stdout: str
     stderr: str
 
+    def failure(self, called: str) -> str:
+        """How it failed, in a sentence about the command `called`, with the last of what it said."""
+        said = (" ".join(self.stderr.split()) or " ".join(self.stdout.split()))[-600:]
+        if self.status < 0:
+            return f"{called} was killed by signal {-self.status}" + (f": {said}" if said else "")
+        return f"{called} failed with status {self.status}: {said or 'no message'}"
+
 
 async def run(
     *argv: str,
     timeout_s: float,
+    called: str | None = None,
     stdin: bytes | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = True,
@@ -38,11 +46,13 @@ async def run(
     """Run `argv` and return how it ended.
 
     The command gets a process group of its own, which is killed when `timeout_s` is over or the caller is cancelled.
+    Errors name it as `called`: the tool that matters, where `argv` begins with what only sets limits for it.
     `on_output` is given stdout piece by piece as it comes (then `Result.stdout` is empty). Secrets go in by `stdin`, a
     file or `env`, never by `argv`, which is logged.
 
     Raises CommandFailed for a status other than 0 (unless `check` is false), a timeout, and a missing program.
     """
+    called = called or argv[0]
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -59,7 +69,7 @@ async def run(
         async with asyncio.timeout(timeout_s):
             stdout, stderr = await _communicate(process, stdin, on_output)
     except TimeoutError:
-        raise CommandFailed(f"{argv[0]} did not end within {timeout_s:g} s", command=argv[0]) from None
+        raise CommandFailed(f"{called} did not end within {timeout_s:g} s", command=called) from None
     finally:
         if process.returncode is None:
             await _end(process)
@@ -67,8 +77,7 @@ async def run(
     result = Result(status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
     log.debug("command argv=%s status=%s", " ".join(argv), status)
     if check and status != 0:
-        said = " ".join(result.stderr.split()) or " ".join(result.stdout.split()) or "no message"
-        raise CommandFailed(f"{argv[0]} failed with status {status}: {said[-600:]}", command=argv[0], status=status)
+        raise CommandFailed(result.failure(called), command=called, status=status)
     return result
 
 

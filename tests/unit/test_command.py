@@ -39,6 +39,30 @@ async def test_a_failing_command_says_what_it_said():
     assert raised.value.facts == {"command": "sh", "status": 4}
 
 
+async def test_a_killed_command_says_so():
+    with pytest.raises(CommandFailed, match=r"^sh was killed by signal 9$") as raised:
+        await command.run("sh", "-c", "kill -9 $$", timeout_s=5)
+
+    assert raised.value.facts == {"command": "sh", "status": -9}
+
+
+@pytest.mark.parametrize(
+    ("script", "timeout_s", "sentence"),
+    [
+        ("kill -9 $$", 5, "qemu-img was killed by signal 9"),
+        ("echo oh >&2; kill -9 $$", 5, "qemu-img was killed by signal 9: oh"),
+        ("exit 1", 5, "qemu-img failed with status 1: no message"),
+        ("sleep 60", 0.2, "qemu-img did not end within 0.2 s"),
+    ],
+)
+async def test_an_error_names_the_tool_that_matters(script: str, timeout_s: float, sentence: str):
+    with pytest.raises(CommandFailed) as raised:
+        await command.run("prlimit", "--core=0", "sh", "-c", script, timeout_s=timeout_s, called="qemu-img")
+
+    assert str(raised.value) == sentence
+    assert raised.value.facts["command"] == "qemu-img"
+
+
 async def test_a_missing_program_is_named():
     with pytest.raises(CommandFailed, match="cannot run /nowhere/tool"):
         await command.run("/nowhere/tool", timeout_s=5)

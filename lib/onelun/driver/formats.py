@@ -106,7 +106,9 @@ async def check_intact(descriptor: int, found: Format, timeout_s: float) -> None
     if found not in (Format.QCOW2, Format.VMDK):
         return
     argv = (*_CHECK_LIMITS, "qemu-img", "check", "-q", filename(descriptor, found))
-    result = await command.run(*argv, timeout_s=timeout_s, pass_fds=(descriptor,), check=False)
+    result = await command.run(*argv, timeout_s=timeout_s, called="qemu-img", pass_fds=(descriptor,), check=False)
+    if result.status < 0:
+        raise Rejected(f"the {found} image cannot be checked: {result.failure('qemu-img')}")
     if result.status not in _INTACT:
         said = " ".join(f"{result.stderr} {result.stdout}".split())
         raise Rejected(f"the {found} image is damaged, or was cut off: {said[:300] or 'qemu-img check finds errors'}")
@@ -136,7 +138,7 @@ def filename(descriptor: int, found: Format) -> str:
 async def _virtual_size(descriptor: int, found: Format) -> int:
     argv = (*_INFO_LIMITS, "qemu-img", "info", "--output=json", filename(descriptor, found))
     try:
-        result = await command.run(*argv, timeout_s=_INFO_S, pass_fds=(descriptor,))
+        result = await command.run(*argv, timeout_s=_INFO_S, called="qemu-img", pass_fds=(descriptor,))
         told = json.loads(result.stdout)
     except (CommandFailed, ValueError) as error:
         raise Rejected(f"the {found} image cannot be read: {error}") from error

@@ -160,5 +160,7 @@ def _write(descriptor: int, piece: bytes, offset: int) -> None:
 async def _check_end(pipe: command.Pipe, what: str) -> None:
     assert pipe.process.stderr is not None
     said = " ".join((await pipe.process.stderr.read(4096)).decode(errors="replace").split())
-    if await pipe.process.wait() != 0:
-        raise CommandFailed(f"{what}: {said[-300:] or 'it gave no reason'}")
+    status = await pipe.process.wait()
+    if status != 0:
+        silent = f"it was killed by signal {-status}" if status < 0 else "it gave no reason"
+        raise CommandFailed(f"{what}: {said[-300:] or silent}")
