@@ -351,6 +351,28 @@ def test_an_import_that_cannot_be_finished_leaves_nothing(front: FrontEnd, disk:
     assert front.cloud.requests(m.DelZvol), "an import whose end is unknown may have become an image"
 
 
+def test_an_import_is_finished_when_the_nas_is_back(front: FrontEnd, disk: Path) -> None:
+    front.start("6.10")
+    front.cloud.fail("nas1", m.FinishImport, *[Unreachable("no agent called nas1 is connected to the broker")] * 3)
+
+    stdout, stderr, status = front.run(call(disk))
+
+    assert (stdout, status) == (f"{SOURCE} raw\n", 0), stderr
+    assert front.cloud.file(SOURCE).read_bytes() == disk.read_bytes()
+
+
+def test_an_import_whose_nas_stays_away_is_given_up_with_its_lease(front: FrontEnd, disk: Path) -> None:
+    front.start("6.10")
+    front.cloud.lease_s = 1.0
+    front.cloud.fail("nas1", m.FinishImport, *[Unreachable("nobody serves nas1")] * 50)
+
+    _, stderr, status = front.run(call(disk))
+
+    assert (stderr, status) == ("cannot register image 3: nobody serves nas1\n", 1)
+    assert len(front.cloud.requests(m.FinishImport)) > 1
+    assert front.cloud.nothing_left()
+
+
 def test_a_lease_that_is_lost_ends_the_import(front: FrontEnd, tmp_path: Path) -> None:
     front.start("6.10")
     front.cloud.lease_s = 0.3

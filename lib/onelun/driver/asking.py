@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from onelun.deadline import Deadline
-from onelun.errors import Busy, Cancelled, Interrupted, ProtocolError
+from onelun.errors import Busy, Cancelled, Interrupted, ProtocolError, Unreachable
 from onelun.rpc.message import encode, name_of
 from onelun.rpc.schema import Reply, Request
 
@@ -63,15 +63,27 @@ class Asking:
         self._asked: Counter[bytes] = Counter()
 
     async def ask(
-        self, node: str, request: Request, kind: type[_R], *, within_s: float | None = None, anew: bool = False
+        self,
+        node: str,
+        request: Request,
+        kind: type[_R],
+        *,
+        within_s: float | None = None,
+        absent_s: float = 0.0,
+        anew: bool = False,
     ) -> _R:
         """The reply of `node`, of that kind. `anew` asks for new work even when the action is begun again.
 
         An agent that restarted in the middle has undone the work and is asked anew, until the action's deadline; a busy
-        one is asked again for as long as it may take to accept a request. Everything else is raised as it comes.
+        one is asked again for as long as it may take to accept a request, one that is not there for `absent_s`. Everything
+        else is raised as it comes.
         """
         deadline = self.deadline if within_s is None else self.deadline.earlier(within_s)
-        busy_until = deadline.earlier(self._accept_s)
+        limits: dict[type[Exception], Deadline] = {
+            Interrupted: deadline,
+            Busy: deadline.earlier(self._accept_s),
+            Unreachable: deadline.earlier(absent_s),
+        }
         what = node.encode() + b" " + encode(request)
         self._asked[what] += 1
         what += b" %d %d" % (self._asked[what], self._attempt if anew else 0)
@@ -81,8 +93,8 @@ class Asking:
                 reply = await self._asker.ask(
                     node, request, deadline=deadline, id=self._id(what, attempt), on_progress=self._on_progress
                 )
-            except (Busy, Interrupted, Cancelled) as error:
-                if not self._may_repeat(error, attempt, deadline, busy_until, delay):
+            except (Busy, Interrupted, Cancelled, Unreachable) as error:
+                if not self._may_repeat(error, attempt, limits, delay):
                     raise
                 log.info("again node=%s action=%s attempt=%s reason=%s", node, name_of(type(request)), attempt, error)
             else:
@@ -93,13 +105,12 @@ class Asking:
             attempt, delay = attempt + 1, min(2 * delay, _LONGEST_DELAY_S)
 
     def _may_repeat(
-        self, error: Exception, attempt: int, deadline: Deadline, busy_until: Deadline, delay: float
+        self, error: Exception, attempt: int, limits: dict[type[Exception], Deadline], delay: float
     ) -> bool:
         if isinstance(error, Cancelled):
             # The frontend before this one gave the request up as it ended; nobody has given this action up.
             return self._attempt > 0 and attempt == 0
-        limit = busy_until if isinstance(error, Busy) else deadline
-        return limit.left_s() > delay
+        return next(limit for kind, limit in limits.items() if isinstance(error, kind)).left_s() > delay
 
     def _id(self, what: bytes, attempt: int) -> str:
         return str(uuids.uuid5(self._namespace, what.decode("utf-8", "replace") + f" {attempt}"))

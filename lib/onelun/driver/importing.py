@@ -82,7 +82,9 @@ async def _import(run: Run, source: Source, image: Image, content: Content, size
             await _write(run, source, content, begun)
         content.check_unchanged()
         finishing = True
-        await run.ask(source.nas, FinishImport(zpool=source.pool, uuid=begun.uuid), ImportFinished)
+        finish = FinishImport(zpool=source.pool, uuid=begun.uuid)
+        # The NAS keeps what was written as long as the lease, also while it is away from the broker.
+        await run.ask(source.nas, finish, ImportFinished, absent_s=begun.lease_s)
     except (Exception, asyncio.CancelledError):
         # An import whose end is unknown may be an image by now: then that goes too, since oned forgets it.
         deletion = DelZvol(zvol=source.volume, zpool=source.pool, owner=owner, uuid=begun.uuid) if finishing else None
@@ -141,6 +143,7 @@ async def _write(run: Run, source: Source, content: Content, begun: ZvolImportin
             f"driver=iscsi,transport=tcp,portal={portal},target={begun.iqn},lun=1,user={begun.user},password-secret=s0"
             f",initiator-name={run.config.initiator}",
             timeout_s=run.deadline.left_s(),
+            called="qemu-img",
             pass_fds=(content.descriptor, secret),
             on_output=_Progress(run, source),
         )

@@ -112,6 +112,24 @@ async def test_repeating_ends_with_the_deadline() -> None:
     assert 1 < len(recorder.ids) < 5
 
 
+async def test_a_node_that_may_be_absent_for_a_while_is_asked_again() -> None:
+    recorder = Recorder(Unreachable("nobody there"), Unreachable("nobody there"))
+
+    await asking(recorder).ask("nas1", m.UnmapZvol(zvol="a"), m.ZvolUnmapped, absent_s=2.0)
+
+    # One that was withdrawn because the node hung stays withdrawn.
+    assert len(set(recorder.ids)) == 3
+
+
+async def test_a_node_that_stays_absent_is_given_up() -> None:
+    recorder = Recorder(*[Unreachable("nobody there")] * 50)
+
+    with pytest.raises(Unreachable):
+        await asking(recorder).ask("nas1", m.UnmapZvol(zvol="a"), m.ZvolUnmapped, absent_s=0.5)
+
+    assert 1 < len(recorder.ids) < 5
+
+
 async def test_another_reply_than_the_request_has_is_an_error() -> None:
     with pytest.raises(ProtocolError, match="nas1 answered list_dev with zvol_unmapped"):
         await asking(Recorder()).ask("nas1", m.ListDev(), m.DevList)
