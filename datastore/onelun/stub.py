@@ -96,7 +96,7 @@ class _Action:
     def _direct(self, why: str) -> int:
         import direct
 
-        return direct.become(self.action, self.arguments, self.path, self.deadline, why)
+        return direct.become(self.action, self.arguments, self.deadline, why)
 
     def _outcome(self, link: "Link | None") -> "Outcome":
         """What the frontend says; it is asked again under the same id when it goes away and comes back."""

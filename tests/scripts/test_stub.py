@@ -418,4 +418,14 @@ def test_only_a_few_run_directly_at_once(direct: Direct) -> None:
 
     assert {status for _, _, status in runs} == {7}
     assert time.monotonic() - began >= 2.0, "more than 4 ran at once"
-    assert sorted(path.name for path in (direct.directory / "run").iterdir()) == [f"direct.{n}.lock" for n in range(4)]
+
+
+def test_running_directly_leaves_no_file(direct: Direct) -> None:
+    (direct.directory / "run").rmdir()
+    before = set(Path("/tmp").glob(f"onelun-{os.getuid()}"))
+    tree = set(direct.directory.rglob("*"))
+
+    direct.run(Recorded("tm/ln", ("a",), b""))
+
+    assert {path for path in direct.directory.rglob("*") if "__pycache__" not in path.parts} <= tree
+    assert set(Path("/tmp").glob(f"onelun-{os.getuid()}")) == before
