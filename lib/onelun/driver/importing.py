@@ -19,7 +19,7 @@ from onelun.driver.document import ActionData, Image
 from onelun.driver.formats import check_size, filename
 from onelun.driver.pools import choose, pools_of
 from onelun.driver.running import Run
-from onelun.errors import NoReply, OnelunError, Unreachable
+from onelun.errors import CommandFailed, NoReply, OnelunError, OutOfSpace, Unreachable
 from onelun.naming import Source, image_volume
 from onelun.rpc.message import (
     AbortImport,
@@ -29,6 +29,8 @@ from onelun.rpc.message import (
     ImportFinished,
     ImportRenewed,
     ImportZvol,
+    PoolCapacity,
+    PoolCapacityIs,
     RenewImport,
     ZvolDeleted,
     ZvolImporting,
@@ -79,7 +81,10 @@ async def _import(run: Run, source: Source, image: Image, content: Content, size
     finishing = False
     try:
         async with _renewed(run, source, begun):
-            await _write(run, source, content, begun)
+            try:
+                await _write(run, source, content, begun)
+            except CommandFailed as error:
+                raise await _explained(run, source, error) from error
         content.check_unchanged()
         finishing = True
         finish = FinishImport(zpool=source.pool, uuid=begun.uuid)
@@ -91,6 +96,19 @@ async def _import(run: Run, source: Source, image: Image, content: Content, size
         undoing = asyncio.ensure_future(_undo(run, source, begun.uuid, deletion))
         await asyncio.shield(undoing)
         raise
+
+
+async def _explained(run: Run, source: Source, error: CommandFailed) -> OnelunError:
+    """A full pool shows on the initiator's side as a write error like any other: the NAS knows."""
+    with contextlib.suppress(OnelunError):
+        capacity = PoolCapacity(zpool=source.pool)
+        found = await run.ask(source.nas, capacity, PoolCapacityIs, within_s=_CLEAN_UP_S)
+        if found.free_bytes <= 0:
+            return OutOfSpace(
+                f"pool {source.pool} of {source.nas} became full while the image was written: make room and repeat",
+                pool=source.pool,
+            )
+    return error
 
 
 async def _undo(run: Run, source: Source, uuid: str, deletion: DelZvol | None) -> None:
