@@ -14,6 +14,7 @@ from onelun.errors import Rejected
 from onelun.naming import checked_initiator, checked_name, checked_uuid
 
 DEFAULT_PATH = "/etc/onelun/onelun.toml"
+_NOT_ZERO = ("accept_s", "finish_s", "copy_s", "progress_s", "probe_s", "high_water", "per_host")
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -35,7 +36,6 @@ class Limits(_Section, frozen=True, kw_only=True):
     finish_s: float = 120.0
     copy_s: float = 86400.0
     progress_s: float = 5.0
-    stalled_s: float = 60.0
     preempt_s: float = 10.0
     results_s: float = 172800.0
     trash_s: float = 86400.0
@@ -44,7 +44,6 @@ class Limits(_Section, frozen=True, kw_only=True):
     high_water: float = 0.85
     reserve: float = 0.02
     per_host: int = 4
-    workers: int = 8
 
 
 class Frontend(_Section, frozen=True, kw_only=True):
@@ -163,19 +162,45 @@ def _keys(document: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def _check(config: Config) -> None:
+    _check_broker_and_limits(config)
     if config.frontend:
         checked_uuid(config.frontend.cloud, "UUID of a cloud (frontend.cloud)")
-        checked_initiator(config.frontend.initiator)
+        _check_initiator(config.frontend.initiator, "frontend.initiator")
         for agent in (*config.frontend.nas, *config.frontend.hosts.values()):
             checked_name(agent, "name of an agent")
     if config.nas:
-        checked_name(config.nas.name, "name of a NAS (nas.name)")
-        if not config.nas.pools:
-            raise Rejected("nas.pools names no pool")
-        for pool in config.nas.pools:
-            checked_name(pool, "name of a pool (nas.pools)")
-        if config.nas.default_pool not in (None, *config.nas.pools):
-            raise Rejected(f"nas.default_pool is {config.nas.default_pool!r}, which nas.pools does not have")
+        _check_nas(config.nas)
     if config.compute:
         checked_name(config.compute.name, "name of a compute agent (compute.name)")
-        checked_initiator(config.compute.initiator)
+        _check_initiator(config.compute.initiator, "compute.initiator")
+
+
+def _check_broker_and_limits(config: Config) -> None:
+    if not config.broker.url.startswith(("amqp://", "amqps://")):
+        raise Rejected("broker.url must begin with amqp:// or amqps://")
+    if config.broker.heartbeat_s < 1:
+        raise Rejected("broker.heartbeat_s must be 1 or more")
+    for key, value in msgspec.structs.asdict(config.limits).items():
+        if value < 0 or (key in ("high_water", "reserve") and value > 1) or (key in _NOT_ZERO and value == 0):
+            raise Rejected(f"limits.{key} cannot be {value:g}")
+
+
+def _check_nas(nas: Nas) -> None:
+    checked_name(nas.name, "name of a NAS (nas.name)")
+    if not nas.pools:
+        raise Rejected("nas.pools names no pool")
+    for name, pool in nas.pools.items():
+        checked_name(name, "name of a pool (nas.pools)")
+        if not pool.path.startswith("/"):
+            raise Rejected(f"nas.pools.{name}.path must begin with /")
+    if nas.default_pool not in (None, *nas.pools):
+        raise Rejected(f"nas.default_pool is {nas.default_pool!r}, which nas.pools does not have")
+
+
+def _check_initiator(text: str, key: str) -> None:
+    try:
+        checked_initiator(text)
+    except Rejected:
+        raise Rejected(
+            f"{key} is {text!r}: it must be an iSCSI name, such as iqn.2026-11.io.onelun.host:node1"
+        ) from None

@@ -49,6 +49,13 @@ def test_every_value_says_where_it_came_from(written):
         ('[nas]\nname = "nas1"\n[nas.pools]\n', "names no pool"),
         ('[compute]\nname = "node1"\n', "initiator"),
         ('[limits]\naccept_s = "soon"\n', "accept_s"),
+        ("[limits]\naccept_s = -1\n", "limits.accept_s"),
+        ("[limits]\nhigh_water = 7\n", "limits.high_water"),
+        ("[limits]\nper_host = 0\n", "limits.per_host"),
+        ('[broker]\nurl = "http://x"\n', "broker.url"),
+        ("[broker]\nheartbeat_s = 0\n", "heartbeat_s"),
+        (NAS.replace("/srv/tank", "tank"), "nas.pools.tank.path"),
+        ('[compute]\nname = "node1"\ninitiator = "node1"\n', "compute.initiator"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused_naming_the_key(written, text, what):

@@ -75,6 +75,8 @@ class ActionData:
         """Raises Rejected for what is not base64, not XML, has a DOCTYPE, or is another document."""
         if not encoded.strip():
             raise Rejected("the action's document is missing: nothing came on stdin")
+        if encoded.lstrip().startswith(b"<"):
+            raise Rejected("the action's document is XML as it is: encode it in base64, as OpenNebula does")
         try:
             # Ruby's encoder breaks lines, and a shell may add one.
             text = base64.b64decode(b"".join(encoded.split()), validate=True)

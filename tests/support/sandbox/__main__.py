@@ -18,6 +18,11 @@ _directory = click.option("--dir", "directory", type=click.Path(file_okay=False)
 _PROCESSES = ("broker", "tgtd", *HOSTS, "frontend")
 
 
+def _option(place: Place) -> str:
+    """How the next command names this sandbox."""
+    return f" --id {place.number}" if place.number else ""
+
+
 @click.group()
 def sandbox() -> None:
     """One machine as a whole onelun: a broker, one NAS, two compute nodes and a frontend."""
@@ -54,8 +59,9 @@ def up_(
     place = up(None if anywhere else number or 0, directory, owner, say, variant)
     if anywhere:
         click.echo(place.number)
-    which = f" --id {place.number}" if place.number else ""
-    click.echo(f'sandbox {place.number} is up in {place.dir}. Now: eval "$(scripts/sandbox env{which})"', err=True)
+    click.echo(
+        f'sandbox {place.number} is up in {place.dir}. Now: eval "$(scripts/sandbox env{_option(place)})"', err=True
+    )
 
 
 @sandbox.command()
@@ -137,13 +143,13 @@ def _meant(number: int | None, directory: str | None) -> list[Place]:
 def _standing(number: int | None, directory: str | None) -> Place:
     place = record.find(number or 0, directory)
     if not record.read(place).get("ready"):
-        raise SandboxError(f"sandbox {place.number} is not up: scripts/sandbox up")
+        raise SandboxError(f"sandbox {place.number} is not up: scripts/sandbox up{_option(place)}")
     return place
 
 
 if __name__ == "__main__":
     try:
-        sandbox(standalone_mode=False)
+        sandbox(standalone_mode=False, prog_name="scripts/sandbox")
     except (SandboxError, click.ClickException) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else error
         click.echo(f"scripts/sandbox: {message}", err=True)
