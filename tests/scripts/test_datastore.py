@@ -178,7 +178,7 @@ def laughing() -> str:
     [
         (b"", "the action's document is missing"),
         (b"%%%", "the action's document is not base64"),
-        (document("mkfs").encode(), "the action's document is not base64"),
+        (document("mkfs").encode(), "the action's document is XML as it is"),
         (base64.b64encode(b"not XML"), "OpenNebula's document is not XML"),
         (base64.b64encode(b"\xff\xfe\x00"), "OpenNebula's document is not XML"),
         (base64.b64encode(document("mkfs").encode()[:-30]), "OpenNebula's document is not XML"),

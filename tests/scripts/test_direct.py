@@ -92,7 +92,11 @@ def test_a_document_is_read_from_stdin(tmp_path: Path) -> None:
 
     told = run(config, Recorded("datastore/mkfs", ("9",), document("mkfs").encode()))
 
-    assert told == ("", "cannot make image 9: the action's document is not base64\n", 1)
+    assert told == (
+        "",
+        "cannot make image 9: the action's document is XML as it is: encode it in base64, as OpenNebula does\n",
+        1,
+    )
 
 
 def test_an_action_that_nobody_knows_is_one_sentence(tmp_path: Path) -> None:

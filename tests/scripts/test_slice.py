@@ -60,5 +60,5 @@ def test_a_call_without_arguments_says_what_it_wants(front: FrontEnd) -> None:
 
     assert (stdout, status) == ("", 1)
     assert stderr == (
-        "cannot link : the arguments should be: FE:SOURCE HOST:DIR/disk.N, then VM and datastore from 3.6 on\n"
+        "cannot link: the arguments should be: FE:SOURCE HOST:DIR/disk.N, then VM and datastore from 3.6 on\n"
     )

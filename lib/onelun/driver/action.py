@@ -109,4 +109,4 @@ def _failure(form: Form, lines: str, sentence: str) -> Outcome:
 def _purpose(call: Call) -> str:
     template = _PURPOSE.get(call.name, f"cannot run {call.name[:60]}")
     first, last = (call.argv[0], call.argv[-1]) if call.argv else ("", "")
-    return template.format(first=one_line(first)[:200] or "nothing", last=one_line(last)[:20] or "without an id")
+    return template.format(first=one_line(first)[:200], last=one_line(last)[:20]).rstrip()
