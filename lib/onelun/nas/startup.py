@@ -76,7 +76,10 @@ class Startup:
                     log.info("start destroyed=%s pool=%s state=building", volume.uuid, volume.pool)
                     await backend.destroy(volume)
             case State.DELETING:
-                await backend.destroy(volume)
+                if cautious:
+                    log.warning("start left=%s pool=%s state=deleting", volume.uuid, volume.pool)
+                else:
+                    await backend.destroy(volume)
             case State.READY:
                 known = {row.epoch for row in self._catalogue.attachments(uuid=volume.uuid)}
                 for attachment in volume.attachments:

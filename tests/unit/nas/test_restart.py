@@ -99,6 +99,18 @@ async def test_a_volume_that_was_being_deleted_is_deleted(begin, parts):
     assert await parts.backend.volumes() == []
 
 
+async def test_a_cautious_start_leaves_even_what_was_being_deleted(begin, parts):
+    nas = await begin()
+    await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
+    volume = (await nas.volumes())["one-1"]
+    await parts.backend.record(msgspec.structs.replace(volume, state=State.DELETING))
+    os.unlink(os.path.join(parts.state, "catalogue.sqlite"))
+
+    await begin()
+
+    assert [v.state for v in await parts.backend.volumes()] == [State.DELETING]
+
+
 async def test_an_attachment_cut_off_before_the_volume_knew_it_is_forgotten(begin, parts):
     nas = await begin()
     await _mapped(nas)
