@@ -43,13 +43,15 @@ class Owner(msgspec.Struct, frozen=True, omit_defaults=True):
 class Attachment(msgspec.Struct, frozen=True, omit_defaults=True):
     """The fact that one host may hold a device for a volume, written into the volume before its export.
 
-    `epoch` is never used twice for one volume. `initiator` is the iSCSI name that the target is bound to.
+    `epoch` is never used twice for one volume. `initiator` is the iSCSI name that the target is bound to. `beside` is
+    the host that has the volume too while a migration from it runs.
     """
 
     host: str
     initiator: str
     epoch: int
     readonly: bool = False
+    beside: str | None = None
 
 
 class Volume(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,6 +74,15 @@ class Volume(msgspec.Struct, frozen=True, omit_defaults=True):
     connected: bool = False
     last_epoch: int = 0
     attachments: tuple[Attachment, ...] = ()
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A read-only moment of a volume. `size_bytes` is the volume's size then, `used_bytes` what only it holds."""
+
+    name: str
+    made_at: float
+    size_bytes: int
+    used_bytes: int = 0
 
 
 class Capacity(msgspec.Struct, frozen=True):

@@ -26,9 +26,9 @@ FILESYSTEMS = ("ext4", "xfs", "btrfs")
 
 
 class MemoryPool:
-    """A pool in memory, with its content reached as an initiator would. It counts blocks that clones share for each."""
+    """A pool in memory, with its content reached as an initiator would."""
 
-    shares = False
+    shares = True
 
     def __init__(self):
         self.backend = MemoryBackend("tank", total_bytes=256 * MIB)

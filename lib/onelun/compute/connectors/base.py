@@ -17,7 +17,7 @@ class Export(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a host needs to know to connect one target.
 
     Without `user` the target asks for no secret. `uuid` and `size_bytes` are what the device must say of itself; without
-    them (a caller of the bare protocol) nothing is compared.
+    them (a caller of the bare protocol) nothing is compared. Without `lun` it is number 1, or else 0.
     """
 
     iqn: str
@@ -28,6 +28,7 @@ class Export(msgspec.Struct, frozen=True, omit_defaults=True):
     uuid: str | None = None
     size_bytes: int | None = None
     readonly: bool = False
+    lun: int | None = None
 
     def __repr__(self) -> str:
         return f"Export({self.iqn!r} at {self.portal} for {self.initiator!r})"
@@ -45,6 +46,10 @@ class Connector(ABC):
     """The connected targets of one host."""
 
     @abstractmethod
+    async def check(self) -> list[str]:
+        """What stands in the way of connecting, each as one sentence that says what to do; changes nothing."""
+
+    @abstractmethod
     async def settle(self) -> None:
         """Clear away what an agent that was killed while it connected left half-made. To be called before the rest.
 
@@ -59,6 +64,14 @@ class Connector(ABC):
         Ends within 30 s. Raises Unreachable (no route, no such portal), Rejected (login refused: initiator or secret),
         NotFound (no such target or LUN), Conflict (the device is another volume, or has another size); what was not
         connected before is not then. A device that is in use is never cut off.
+        """
+
+    @abstractmethod
+    async def grow(self, iqn: str, size_bytes: int) -> str:
+        """Let the connected device see that its LUN has become `size_bytes` long; return the device's path.
+
+        That size already: nothing. Raises NotFound when the target is not connected, Busy when this connector cannot do it
+        under an open device, Conflict when the LUN has another size.
         """
 
     @abstractmethod

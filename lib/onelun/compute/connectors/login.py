@@ -66,7 +66,7 @@ async def identify(export: Export) -> Identity:
 
 async def _disk(export: Export) -> Identity:
     missing: OnelunError | None = None
-    for lun in _LUNS:
+    for lun in _LUNS if export.lun is None else (export.lun,):
         asked = await asyncio.gather(
             _ask(export, lun, "iscsi-readcapacity16", "-s"),
             _ask(export, lun, "iscsi-inq", "-e", "1", "-c", "128"),

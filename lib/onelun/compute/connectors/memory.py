@@ -17,6 +17,8 @@ from onelun.compute.connectors.base import Connected, Connector, Export
 from onelun.errors import Busy, Conflict, NotFound, Rejected, Unreachable
 from onelun.model import Portal, Target
 
+_LUN = 1
+
 
 class MemoryConnector(Connector):
     """See Connector. `targets` is what the NAS offers now, by IQN; `closed` are portals where nobody listens."""
@@ -25,6 +27,12 @@ class MemoryConnector(Connector):
         self._run_dir = run_dir
         self._targets = targets
         self._closed = closed
+
+    async def check(self) -> list[str]:
+        """See Connector."""
+        if os.path.lexists(self._run_dir) and not os.path.isdir(self._run_dir):
+            return [f"{self._run_dir} is no directory: remove it, or configure another one"]
+        return []
 
     async def settle(self) -> None:
         """See Connector. A state without its device is a dead connection, so nothing is half-made."""
@@ -44,6 +52,15 @@ class MemoryConnector(Connector):
             os.makedirs(self._run_dir, exist_ok=True)
             Path(f"{device}.state").write_bytes(msgspec.json.encode(Connected(export.iqn, device)))
             os.symlink(target.device, device)
+        return device
+
+    async def grow(self, iqn: str, size_bytes: int) -> str:
+        """See Connector. The device is the file itself, so it has grown with it, open or not."""
+        device = self._device(iqn)
+        if not os.path.exists(device):
+            raise NotFound(f"{iqn} is not connected", target=iqn)
+        if os.path.getsize(device) != size_bytes:
+            raise Conflict(f"{iqn} has {os.path.getsize(device)} bytes, not {size_bytes}", target=iqn)
         return device
 
     async def disconnect(self, iqn: str, *, force: bool = False) -> None:
@@ -75,6 +92,8 @@ class MemoryConnector(Connector):
             raise Rejected(f"{export.portal} refuses {export.iqn} to the initiator {export.initiator}")
         if target.user and (target.user, target.secret) != (export.user, export.secret):
             raise Rejected(f"{export.portal} refuses the login to {export.iqn}: the account or its secret is wrong")
+        if export.lun not in (None, _LUN):
+            raise NotFound(f"target {export.iqn} has no disk as LUN {export.lun}", target=export.iqn)
         size = os.path.getsize(target.device)
         if export.uuid not in (None, target.uuid) or export.size_bytes not in (None, size):
             raise Conflict(

@@ -52,6 +52,10 @@ class UserspaceConnector(Connector):
         self._run_dir = run_dir
         self._node = node
 
+    async def check(self) -> list[str]:
+        """See Connector."""
+        return []
+
     async def settle(self) -> None:
         """See Connector. Half-made is a directory that tells nothing."""
         for directory in self._directories():
@@ -84,6 +88,16 @@ class UserspaceConnector(Connector):
         device = await self._build(directory, export, identity)
         log.info("connect node=%s target=%s device=%s size=%s", self._node, export.iqn, device, identity.size_bytes)
         return device
+
+    async def grow(self, iqn: str, size_bytes: int) -> str:
+        """See Connector."""
+        directory = self._directory(iqn)
+        known = _load(directory)
+        if known is None or known.device is None or not _alive(directory, known):
+            raise NotFound(f"{iqn} is not connected to this host", target=iqn)
+        if loop.size_bytes(known.device) == size_bytes:
+            return known.device
+        raise Busy(f"{known.device} cannot grow while it is connected: detach the disk and attach it again", target=iqn)
 
     async def disconnect(self, iqn: str, *, force: bool = False) -> None:
         """See Connector."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from onelun.model import Capacity, Owner, Volume
+from onelun.model import Capacity, Owner, Snapshot, Volume
 
 Progress = Callable[[int, int], None]
 """Called by the work itself with bytes done and bytes in all; from any thread."""
@@ -24,6 +24,14 @@ class Backend(ABC):
     """The volumes of one pool."""
 
     pool: str
+
+    @abstractmethod
+    async def check(self, agent: str, cloud: str | None) -> list[str]:
+        """What stands in the way of this pool, or soon will, each as one sentence that says what to do; changes nothing.
+
+        It finds what `open` would raise with the same arguments, and more: a pool close to full, a service or a module that
+        is missing.
+        """
 
     @abstractmethod
     async def open(self, agent: str, cloud: str | None) -> None:
@@ -50,6 +58,14 @@ class Backend(ABC):
     async def capacity(self) -> Capacity:
         """What the pool can really give, now."""
 
+    def rounded(self, size_bytes: int) -> int:
+        """The size that a volume gets for which `size_bytes` are asked: the next one that the open pool can give.
+
+        Create, clone and grow round so themselves; who asks whether a volume has a size compares with this one. It is
+        `size_bytes` itself where the pool gives any size.
+        """
+        return size_bytes
+
     @abstractmethod
     async def volumes(self) -> list[Volume]:
         """Every volume of ours in the pool: visible ones, building ones, and those in the trash. Foreign ones are not listed."""
@@ -71,13 +87,23 @@ class Backend(ABC):
 
     @abstractmethod
     async def clone(
-        self, origin: Volume, name: str, uuid: str, size_bytes: int, owner: Owner, progress: Progress
+        self,
+        origin: Volume,
+        name: str,
+        uuid: str,
+        size_bytes: int,
+        owner: Owner,
+        progress: Progress,
+        *,
+        snapshot: str | None = None,
     ) -> Volume:
         """Build a volume with the content of `origin`, which must be ready; bytes beyond the origin's read as zeros.
 
-        `size_bytes` is at least the origin's, else Rejected; an origin that is there and not ready is a Conflict. Without
-        copying where the storage can; else a copy that keeps holes and calls `progress`. Repeated for the same UUID while it
-        is building it starts anew. Raises NotFound, OutOfSpace.
+        With `snapshot`, the content that the origin's snapshot of that name has; NotFound without it.
+
+        `size_bytes` is at least the origin's (the snapshot's), else Rejected; an origin that is there and not ready is a
+        Conflict. Without copying where the storage can; else a copy that keeps holes and calls `progress`. Repeated for the
+        same UUID while it is building it starts anew. Raises NotFound, OutOfSpace.
         """
 
     @abstractmethod
@@ -106,16 +132,54 @@ class Backend(ABC):
 
     @abstractmethod
     async def destroy(self, volume: Volume) -> None:
-        """Remove the volume with that UUID, whatever its state, data and all. Absent: nothing. Raises Busy while it is open."""
+        """Remove the volume with that UUID, whatever its state, with its data and its snapshots; its clones live on.
+
+        Absent: nothing. Raises Busy while it is open.
+        """
 
     @abstractmethod
     async def purge(self, older_than: float) -> int:
         """Destroy what was put into the trash before that time (seconds since the epoch); return how many."""
 
     @abstractmethod
+    async def snapshot(self, volume: Volume, name: str) -> Snapshot:
+        """Keep the ready volume's content of now as the snapshot `name`, without copying where the storage can.
+
+        There already: that one is returned. What an initiator has not flushed is not in it. Raises OutOfSpace, NotFound
+        without the volume, Conflict when it is not ready, Busy when it can only be copied and somebody writes meanwhile.
+        """
+
+    @abstractmethod
+    async def snapshots(self, volume: Volume) -> list[Snapshot]:
+        """The snapshots of a volume in whichever state, the oldest first. Raises NotFound without the volume."""
+
+    @abstractmethod
+    async def revert(self, volume: Volume, name: str) -> Volume:
+        """Give the ready volume the content and the size that it had at the snapshot; atomic, and all snapshots live on.
+
+        Name, UUID, owner and attachments stay. The caller sees to it that nobody has the device. Raises NotFound without
+        the snapshot, Busy while the device is open.
+        """
+
+    @abstractmethod
+    async def delete_snapshot(self, volume: Volume, name: str) -> None:
+        """Remove the snapshot. It, or the volume, absent: nothing. What was cloned from it, or reverted to it, lives on."""
+
+    @abstractmethod
     def device(self, volume: Volume) -> str:
-        """The path that an exporter opens for it, building or ready."""
+        """The path that an exporter opens for it, building or ready, once `activate` has returned."""
+
+    @abstractmethod
+    async def activate(self, volume: Volume) -> str:
+        """Make the device ready to be opened and return its path, as `device` tells it.
+
+        Raises NotFound without the volume, Stalled when the device does not appear in time.
+        """
+
+    @abstractmethod
+    async def deactivate(self, volume: Volume) -> None:
+        """Nobody needs the device now. An open, an absent or an inactive one stays as it is."""
 
     @abstractmethod
     async def usage(self, volume: Volume) -> int:
-        """The bytes that the volume takes from the pool."""
+        """The bytes that the volume takes from the pool, with its snapshots."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from onelun.model import Capacity, Owner, State, Volume
+from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Progress
 from onelun.nas.backends.filedirectory import PoolDirectory
@@ -37,6 +37,10 @@ class FileBackend(Backend):
         self._directory = PoolDirectory(pool, path)
         self._steps = FilePool(self._directory)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"pool-{pool}")
+
+    async def check(self, agent: str, cloud: str | None) -> list[str]:
+        """See the base. A filesystem that is in fstab and not mounted is named too: its empty directory would be a new pool."""
+        return await self._run(lambda: self._directory.check(agent, cloud))
 
     async def open(self, agent: str, cloud: str | None) -> None:
         """See the base. What an interruption left half removed, or begun and empty, is removed here."""
@@ -81,12 +85,24 @@ class FileBackend(Backend):
         return await self._run(lambda: self._steps.create(name, uuid, size_bytes, owner))
 
     async def clone(
-        self, origin: Volume, name: str, uuid: str, size_bytes: int, owner: Owner, progress: Progress
+        self,
+        origin: Volume,
+        name: str,
+        uuid: str,
+        size_bytes: int,
+        owner: Owner,
+        progress: Progress,
+        *,
+        snapshot: str | None = None,
     ) -> Volume:
         """See the base. Shares blocks on XFS (reflink=1) and btrfs, which is found out by trying; else copies."""
         rules.check_new(name, uuid, size_bytes)
         stop = threading.Event()
-        return await self._run(lambda: self._steps.clone(origin, name, uuid, size_bytes, owner, progress, stop), stop)
+
+        def step() -> Volume:
+            return self._steps.clone(origin, name, uuid, size_bytes, owner, progress, stop, snapshot)
+
+        return await self._run(step, stop)
 
     async def publish(self, uuid: str, *, replace: str | None = None) -> Volume:
         """See the base."""
@@ -111,6 +127,32 @@ class FileBackend(Backend):
     async def purge(self, older_than: float) -> int:
         """See the base."""
         return await self._run(lambda: self._steps.purge(older_than))
+
+    async def snapshot(self, volume: Volume, name: str) -> Snapshot:
+        """See the base. Where blocks are not shared it is a copy, and Busy when the data changed while it was made."""
+        rules.check_snapshot(name)
+        stop = threading.Event()
+        return await self._run(lambda: self._steps.snapshots.make(volume, name, stop), stop)
+
+    async def snapshots(self, volume: Volume) -> list[Snapshot]:
+        """See the base."""
+        return await self._run(lambda: self._steps.snapshots.listed(volume))
+
+    async def revert(self, volume: Volume, name: str) -> Volume:
+        """See the base; Busy is never raised, because who has a file open cannot be known."""
+        stop = threading.Event()
+        return await self._run(lambda: self._steps.snapshots.revert(volume, name, stop), stop)
+
+    async def delete_snapshot(self, volume: Volume, name: str) -> None:
+        """See the base."""
+        await self._run(lambda: self._steps.snapshots.remove(volume, name))
+
+    async def activate(self, volume: Volume) -> str:
+        """See the base. There is no more to make ready than what a revert was cut off in."""
+        return self.device(await self._run(lambda: self._steps.activate(volume)))
+
+    async def deactivate(self, volume: Volume) -> None:
+        """See the base. A file is there whether anybody needs it or not."""
 
     def device(self, volume: Volume) -> str:
         """The path of its data; publishing and trashing change it."""

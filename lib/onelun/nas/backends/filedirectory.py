@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from onelun.errors import CommandFailed, NotFound, OnelunError, OutOfSpace, Rejected
+from onelun.errors import CommandFailed, Conflict, NotFound, OnelunError, OutOfSpace, Rejected
 from onelun.model import Capacity
 from onelun.nas.backends import rules
+from onelun.nas.backends.filemounts import unmounted
 from onelun.nas.backends.sidecar import PoolFacts, UnreadableError, read_pool, write_pool
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -27,15 +28,24 @@ class PoolDirectory:
         self._agent: str | None = None
         self._facts_lock = threading.Lock()
 
+    def check(self, agent: str, cloud: str | None) -> list[str]:
+        """What stands in the way of the pool, or soon will."""
+        lacking = unmounted(self.path)
+        if lacking is not None:
+            return [f"the filesystem of pool {self.pool} is not mounted: mount {lacking}"]
+        try:
+            with self.root() as root:
+                found = [str(refusal) for refusal in self._refusals(root, agent, cloud)]
+            return found + rules.near_full(self.pool, self.capacity(), f"enlarge the filesystem of {self.path}")
+        except OnelunError as error:
+            return [str(error)]
+
     def open(self, agent: str, cloud: str | None) -> None:
         """Check that the pool can be used, and make an unowned one the agent's. Raises as the base says."""
         with self.root() as root:
-            if not os.access(self.path, os.W_OK | os.X_OK) or os.fstatvfs(root).f_flag & os.ST_RDONLY:
-                raise Rejected(f"pool {self.pool} cannot be written: make {self.path} writable for the agent")
-            facts = self._facts(root)
-            rules.check_owner(self.pool, facts.owner, agent)
-            rules.check_cloud(self.pool, facts.cloud, cloud)
-            if facts.owner is None:
+            for refusal in self._refusals(root, agent, cloud):
+                raise refusal
+            if self._facts(root).owner is None:
                 self._change(root, owner=agent)
             self._agent = agent
 
@@ -99,12 +109,29 @@ class PoolDirectory:
             rules.check_owner(self.pool, self._facts(root).owner, self._agent)
             yield root
 
+    def _refusals(self, root: int, agent: str, cloud: str | None) -> Iterator[Rejected]:
+        """Why the agent cannot open the pool for the cloud."""
+        if not os.access(self.path, os.W_OK | os.X_OK) or os.fstatvfs(root).f_flag & os.ST_RDONLY:
+            yield Rejected(f"pool {self.pool} cannot be written: make {self.path} writable for the agent")
+        facts = self._facts(root)
+        try:
+            rules.check_owner(self.pool, facts.owner, agent)
+        except Conflict as refusal:
+            yield refusal
+        try:
+            rules.check_cloud(self.pool, facts.cloud, cloud)
+        except Conflict as refusal:
+            yield refusal
+
     def _translated(self, error: OSError) -> OnelunError:
         if error.errno in _FULL:
             return OutOfSpace(f"pool {self.pool} is full ({error.strerror})", pool=self.pool)
         if error.filename == self.path and error.errno in (errno.ENOENT, errno.ENOTDIR):
             if self._agent is None:
-                return NotFound(f"there is no pool {self.pool}: {self.path} is no directory", pool=self.pool)
+                return NotFound(
+                    f"there is no pool {self.pool}: {self.path} is no directory; make it, or correct the pool's path",
+                    pool=self.pool,
+                )
             return CommandFailed(f"pool {self.pool} is gone: {self.path} is no directory any more")
         return CommandFailed(f"pool {self.pool}: {error.strerror} ({error.filename or self.path})")
 

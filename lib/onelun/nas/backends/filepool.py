@@ -6,17 +6,18 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from onelun.errors import Conflict, NotFound
-from onelun.model import Owner, State, Volume
+from onelun.model import Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Progress
 from onelun.nas.backends.filecopy import copy_sparse, exchange, rename_new, share_blocks
 from onelun.nas.backends.filedirectory import PoolDirectory
-from onelun.nas.backends.filetree import DATA_FILE, NEW, TRASH, Entry, Tree
+from onelun.nas.backends.filesnapshots import FileSnapshots, data_file
+from onelun.nas.backends.filetree import DATA_FILE, NEW, SNAPSHOT_DATA, TRASH, Entry, Tree
 from onelun.nas.backends.sidecar import VolumeFacts, write_volume
 
 
@@ -27,6 +28,7 @@ class FilePool:
         self.pool = directory.pool
         self._directory = directory
         self._tree = Tree(directory.pool)
+        self.snapshots = FileSnapshots(directory, self._tree)
 
     def finish(self) -> None:
         """End what an interruption left half done."""
@@ -71,21 +73,25 @@ class FilePool:
         owner: Owner,
         progress: Progress,
         stop: threading.Event,
+        snapshot: str | None = None,
     ) -> Volume:
-        """Build one with the origin's content. Raises Cancelled when `stop` is set."""
+        """Build one with the origin's content, or its snapshot's. Raises Cancelled when `stop` is set."""
         with self._directory.owned() as root:
             present = self._tree.by_uuid(root, uuid, name)
             if present is not None and present.volume.state is not State.BUILDING:
                 rules.check_same(present.volume, name, size_bytes, owner, origin.uuid)
                 return present.volume
             source = self._tree.by_uuid(root, origin.uuid, origin.name)
-            rules.check_origin(origin, source.volume if source is not None else None, size_bytes)
+            moment = None if snapshot is None else self.snapshots.of(root, origin, snapshot)
+            of_bytes = None if moment is None else moment.size_bytes
+            rules.check_origin(origin, source.volume if source is not None else None, size_bytes, of_bytes=of_bytes)
             assert source is not None
-            with self._tree.opened(root, source.directory) as directory, self._tree.data(directory) as of:
+            with self._opened_data(root, source, moment) as of:
 
                 def fill(data: int) -> None:
                     if share_blocks(of, data):
-                        progress(origin.size_bytes, origin.size_bytes)
+                        size = os.fstat(of).st_size
+                        progress(size, size)
                     else:
                         copy_sparse(of, data, progress, stop)
 
@@ -110,7 +116,7 @@ class FilePool:
             if holder is None:
                 self._show(root, entry.directory, name)
             else:
-                self._write(root, holder, trashed_at=time.time())
+                self._tree.write(root, holder, trashed_at=time.time())
                 exchange(entry.directory, name, dir_fd=root)
                 os.fsync(root)
                 self._tree.move(root, entry.directory, TRASH + holder.volume.uuid)
@@ -119,25 +125,24 @@ class FilePool:
     def record(self, volume: Volume) -> Volume:
         """Write the facts that may change."""
         with self._directory.owned() as root:
-            entry = self._present(root, volume)
+            entry = self._tree.present(root, volume)
             facts = rules.recorded(entry.volume, volume)
-            self._write(root, entry._replace(volume=facts), trashed_at=entry.trashed_at)
+            self._tree.write(root, entry._replace(volume=facts), trashed_at=entry.trashed_at)
             return facts
 
     def grow(self, volume: Volume, size_bytes: int) -> Volume:
         """Make it longer. The data grows first: after a crash in between, `open` counts the new zeros in."""
         with self._directory.owned() as root:
-            entry = self._present(root, volume)
+            entry = self._tree.present(root, volume)
             rules.check_grown(entry.volume, size_bytes)
             self._admit(root, entry.volume.name, size_bytes)
-            with (
-                self._tree.opened(root, entry.directory) as directory,
-                self._tree.data(directory, write=True) as data,
-            ):
-                os.ftruncate(data, size_bytes)
-                os.fsync(data)
+            with self._tree.opened(root, entry.directory) as directory:
+                self._tree.settle(directory)
+                with self._tree.data(directory, write=True) as data:
+                    os.ftruncate(data, size_bytes)
+                    os.fsync(data)
             grown = msgspec.structs.replace(entry.volume, size_bytes=size_bytes)
-            self._write(root, entry._replace(volume=grown), trashed_at=entry.trashed_at)
+            self._tree.write(root, entry._replace(volume=grown), trashed_at=entry.trashed_at)
             return grown
 
     def trash(self, volume: Volume) -> None:
@@ -145,7 +150,7 @@ class FilePool:
         with self._directory.owned() as root:
             entry = self._tree.by_uuid(root, volume.uuid, volume.name)
             if entry is not None and entry.directory == entry.volume.name:
-                self._write(root, entry, trashed_at=time.time())
+                self._tree.write(root, entry, trashed_at=time.time())
                 self._tree.move(root, entry.directory, TRASH + volume.uuid)
 
     def destroy(self, volume: Volume) -> None:
@@ -165,12 +170,31 @@ class FilePool:
             return len(overdue)
 
     def usage(self, volume: Volume) -> int:
-        """The bytes of its blocks."""
+        """The bytes of its blocks and its snapshots'."""
         with self._directory.root() as root:
-            entry = self._present(root, volume)
+            entry = self._tree.present(root, volume)
             with self._tree.opened(root, entry.directory) as directory:
-                # stat(2): st_blocks counts units of 512 bytes, whatever the filesystem's block is.
-                return os.stat(DATA_FILE, dir_fd=directory, follow_symlinks=False).st_blocks * 512
+                names = [name for name in os.listdir(directory) if name == DATA_FILE or name.endswith(SNAPSHOT_DATA)]
+                told = [os.stat(name, dir_fd=directory, follow_symlinks=False) for name in names]
+        # stat(2): st_blocks counts units of 512 bytes, whatever the filesystem's block is.
+        return sum(each.st_blocks * 512 for each in told)
+
+    def activate(self, volume: Volume) -> Volume:
+        """See that the data is the volume's, and return the volume as it is now."""
+        with self._directory.owned() as root:
+            entry = self._tree.present(root, volume)
+            with self._tree.opened(root, entry.directory) as directory:
+                self._tree.settle(directory)
+            return entry.volume
+
+    @contextlib.contextmanager
+    def _opened_data(self, root: int, entry: Entry, moment: Snapshot | None) -> Iterator[int]:
+        """The data of a volume, or of a snapshot of it, to be read."""
+        with self._tree.opened(root, entry.directory) as directory:
+            self._tree.settle(directory)
+            file = DATA_FILE if moment is None else data_file(moment.name)
+            with self._tree.data(directory, file) as data:
+                yield data
 
     def _new(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None = None) -> Volume:
         return Volume(
@@ -224,6 +248,9 @@ class FilePool:
         os.fsync(root)
 
     def _finish(self, root: int, entry: Entry) -> None:
+        with self._tree.opened(root, entry.directory) as directory:
+            self._tree.settle(directory)
+            self.snapshots.tidy(directory)
         if entry.volume.state is State.TRASH:
             self._tree.move(root, entry.directory, TRASH + entry.volume.uuid)
         elif entry.volume.state is not State.BUILDING and not self._has_size(root, entry):
@@ -231,14 +258,4 @@ class FilePool:
                 size = os.fstat(data).st_size
             if size > entry.volume.size_bytes and size % rules.BLOCK_BYTES == 0:
                 grown = msgspec.structs.replace(entry.volume, size_bytes=size)
-                self._write(root, entry._replace(volume=grown), trashed_at=None)
-
-    def _present(self, root: int, volume: Volume) -> Entry:
-        entry = self._tree.by_uuid(root, volume.uuid, volume.name)
-        if entry is None:
-            raise NotFound(f"there is no volume {volume.name} with UUID {volume.uuid} in pool {self.pool}")
-        return entry
-
-    def _write(self, root: int, entry: Entry, *, trashed_at: float | None) -> None:
-        with self._tree.opened(root, entry.directory) as directory:
-            write_volume(directory, VolumeFacts(volume=entry.volume, trashed_at=trashed_at))
+                self._tree.write(root, entry._replace(volume=grown), trashed_at=None)

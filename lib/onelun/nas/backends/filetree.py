@@ -2,7 +2,8 @@
 
 A volume is a directory with `data` and `volume.json`; the directory's name tells where the volume is in its life:
 `NAME` visible, `.new-UUID` being built, `.trash-UUID` in the trash, `.gone-UUID` half removed. Every step is one
-rename, so that a crash leaves a volume in one of them. Nothing is opened through a symbolic link.
+rename, so that a crash leaves a volume in one of them. Its snapshots lie beside its data (filesnapshots.py) and go where it
+goes. Nothing is opened through a symbolic link.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ import msgspec
 from onelun.errors import Rejected
 from onelun.model import State, Volume
 from onelun.naming import checked_name, checked_uuid
-from onelun.nas.backends.sidecar import NEW_SUFFIX, VOLUME_FILE, UnreadableError, read_volume
+from onelun.nas.backends import rules
+from onelun.nas.backends.sidecar import (
+    NEW_SUFFIX,
+    VOLUME_FILE,
+    UnreadableError,
+    VolumeFacts,
+    read_volume,
+    write_volume,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +36,10 @@ DATA_FILE = "data"
 NEW = ".new-"
 TRASH = ".trash-"
 GONE = ".gone-"
+SNAPSHOT = "snapshot-"
+SNAPSHOT_DATA = ".data"
+SNAPSHOT_FACTS = ".json"
+REVERT = "revert-"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -96,13 +109,36 @@ class Tree:
         """The visible volume of that name."""
         return None if name.startswith(".") else self.entry(root, name)
 
+    def present(self, root: int, volume: Volume) -> Entry:
+        """The volume with that UUID. Raises NotFound."""
+        entry = self.by_uuid(root, volume.uuid, volume.name)
+        if entry is None:
+            raise rules.no_volume(volume)
+        return entry
+
+    def write(self, root: int, entry: Entry, *, trashed_at: float | None) -> None:
+        """Replace the volume's facts by the entry's."""
+        with self.opened(root, entry.directory) as directory:
+            self.settle(directory)
+            write_volume(directory, VolumeFacts(volume=entry.volume, trashed_at=trashed_at))
+
+    def settle(self, directory: int) -> None:
+        """Let a revert that was cut off, with its facts written, come to its end. To be called before the data is touched."""
+        facts = read_volume(directory)
+        if facts is not None and facts.incoming is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(facts.incoming, DATA_FILE, src_dir_fd=directory, dst_dir_fd=directory)
+                os.fsync(directory)
+
     @contextlib.contextmanager
-    def data(self, directory: int, *, create: bool = False, write: bool = False) -> Iterator[int]:
-        """The data file of an open volume directory. Raises OSError, Rejected when it is no regular file."""
+    def data(
+        self, directory: int, name: str = DATA_FILE, *, create: bool = False, write: bool = False
+    ) -> Iterator[int]:
+        """A data file of an open volume directory. Raises OSError, Rejected when it is no regular file."""
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR if create else os.O_RDWR if write else os.O_RDONLY
         # Without O_NONBLOCK a named pipe put there would hang the open.
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(DATA_FILE, flags, 0o600, dir_fd=directory)
+        descriptor = os.open(name, flags, 0o600, dir_fd=directory)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise Rejected(f"the data of a volume in pool {self.pool} is no regular file: somebody replaced it")
@@ -129,7 +165,10 @@ class Tree:
         """Remove the directory with the files that we make. Another file in it is kept, and so is the directory."""
         try:
             with self.opened(root, directory) as descriptor:
-                for name in (DATA_FILE, VOLUME_FILE + NEW_SUFFIX, VOLUME_FILE):
+                # The facts go last: they tell whose the rest is.
+                for name in sorted(
+                    filter(_is_file_of_ours, os.listdir(descriptor)), key=lambda name: name == VOLUME_FILE
+                ):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=descriptor)
             os.rmdir(directory, dir_fd=root)
@@ -163,6 +202,14 @@ def _could_be_ours(directory: str) -> bool:
     except Rejected:
         return False
     return True
+
+
+def _is_file_of_ours(name: str) -> bool:
+    if name.startswith(SNAPSHOT):
+        return name.endswith((SNAPSHOT_DATA, SNAPSHOT_FACTS, SNAPSHOT_FACTS + NEW_SUFFIX))
+    return name in (DATA_FILE, VOLUME_FILE, VOLUME_FILE + NEW_SUFFIX) or (
+        name.startswith(REVERT) and _has_uuid(name, REVERT)
+    )
 
 
 def _has_uuid(directory: str, prefix: str) -> bool:

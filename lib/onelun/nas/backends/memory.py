@@ -1,19 +1,20 @@
 """A backend in memory, for tests and trials: real volumes with real bytes, gone with the object.
 
 One object is one pool. Content is kept in blocks, and a block that was never written takes nothing and reads as zeros.
-Blocks are values, so a clone shares them until one side writes.
+Blocks are values, so clones and snapshots share them until one side writes, and each is counted once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
 
-from onelun.errors import NotFound, OutOfSpace, Rejected
-from onelun.model import Capacity, Owner, State, Volume
+from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
+from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Progress
 
@@ -21,11 +22,25 @@ _BLOCK = 4096
 _VISIBLE = (State.READY, State.DELETING)
 
 
+_Blocks = dict[int, bytes]
+
+
+@dataclass
+class _Moment:
+    snapshot: Snapshot
+    blocks: _Blocks
+
+
 @dataclass
 class _Kept:
     volume: Volume
-    blocks: dict[int, bytes] = field(default_factory=dict)
+    blocks: _Blocks = field(default_factory=dict)
     trashed_at: float = 0.0
+    moments: dict[str, _Moment] = field(default_factory=dict)
+
+    def layers(self) -> list[_Blocks]:
+        """The volume's own blocks and those of its snapshots."""
+        return [self.blocks, *(moment.blocks for moment in self.moments.values())]
 
 
 class MemoryBackend(Backend):
@@ -39,6 +54,16 @@ class MemoryBackend(Backend):
         self._serial = 0
         self._agent: str | None = None
         self._kept: dict[str, _Kept] = {}
+
+    async def check(self, agent: str, cloud: str | None) -> list[str]:
+        """See the base."""
+        found = []
+        try:
+            rules.check_owner(self.pool, self._owner, agent)
+            rules.check_cloud(self.pool, self._cloud, cloud)
+        except Conflict as error:
+            found.append(str(error))
+        return found + rules.near_full(self.pool, await self.capacity(), "make the pool with more bytes")
 
     async def open(self, agent: str, cloud: str | None) -> None:
         """See the base."""
@@ -61,7 +86,7 @@ class MemoryBackend(Backend):
 
     async def capacity(self) -> Capacity:
         """See the base."""
-        used = sum(len(kept.blocks) * _BLOCK for kept in self._kept.values())
+        used = _bytes_of(layer for kept in self._kept.values() for layer in kept.layers())
         return Capacity(total_bytes=self._total, used_bytes=used, free_bytes=max(0, self._total - used))
 
     async def volumes(self) -> list[Volume]:
@@ -86,7 +111,15 @@ class MemoryBackend(Backend):
         return self._build(name, uuid, size_bytes, owner, None)
 
     async def clone(
-        self, origin: Volume, name: str, uuid: str, size_bytes: int, owner: Owner, progress: Progress
+        self,
+        origin: Volume,
+        name: str,
+        uuid: str,
+        size_bytes: int,
+        owner: Owner,
+        progress: Progress,
+        *,
+        snapshot: str | None = None,
     ) -> Volume:
         """See the base."""
         rules.check_new(name, uuid, size_bytes)
@@ -96,13 +129,18 @@ class MemoryBackend(Backend):
             rules.check_same(present.volume, name, size_bytes, owner, origin.uuid)
             return present.volume
         source = self._kept.get(origin.uuid)
-        rules.check_origin(origin, source.volume if source else None, size_bytes)
+        moment = source.moments.get(snapshot) if source is not None and snapshot is not None else None
+        if snapshot is not None and moment is None:
+            raise rules.no_snapshot(origin, snapshot)
+        of_bytes = moment.snapshot.size_bytes if moment is not None else None
+        rules.check_origin(origin, source.volume if source else None, size_bytes, of_bytes=of_bytes)
         assert source is not None
+        content = moment.blocks if moment is not None else source.blocks
         volume = self._build(name, uuid, size_bytes, owner, origin.uuid)
         # Where a copy would take time a caller may be cancelled; so it may be here.
         await asyncio.sleep(0)
-        self._kept[uuid].blocks = dict(source.blocks)
-        progress(source.volume.size_bytes, source.volume.size_bytes)
+        self._kept[uuid].blocks = dict(content)
+        progress(of_bytes or source.volume.size_bytes, of_bytes or source.volume.size_bytes)
         return volume
 
     async def publish(self, uuid: str, *, replace: str | None = None) -> Volume:
@@ -156,13 +194,51 @@ class MemoryBackend(Backend):
             del self._kept[uuid]
         return len(overdue)
 
+    async def snapshot(self, volume: Volume, name: str) -> Snapshot:
+        """See the base."""
+        rules.check_snapshot(name)
+        self._check_owned()
+        kept = self._ready(volume)
+        if name not in kept.moments:
+            snapshot = Snapshot(name=name, made_at=time.time(), size_bytes=kept.volume.size_bytes)
+            kept.moments[name] = _Moment(snapshot, dict(kept.blocks))
+        return self._measured(kept.moments[name])
+
+    async def snapshots(self, volume: Volume) -> list[Snapshot]:
+        """See the base."""
+        return [self._measured(moment) for moment in self._present(volume).moments.values()]
+
+    async def revert(self, volume: Volume, name: str) -> Volume:
+        """See the base; nothing knows who reads it, so Busy is never raised."""
+        self._check_owned()
+        kept = self._ready(volume)
+        if name not in kept.moments:
+            raise rules.no_snapshot(volume, name)
+        moment = kept.moments[name]
+        kept.blocks = dict(moment.blocks)
+        kept.volume = msgspec.structs.replace(kept.volume, size_bytes=moment.snapshot.size_bytes)
+        return kept.volume
+
+    async def delete_snapshot(self, volume: Volume, name: str) -> None:
+        """See the base."""
+        self._check_owned()
+        if volume.uuid in self._kept:
+            self._kept[volume.uuid].moments.pop(name, None)
+
+    async def activate(self, volume: Volume) -> str:
+        """See the base. There is nothing to make ready."""
+        return self.device(self._present(volume).volume)
+
+    async def deactivate(self, volume: Volume) -> None:
+        """See the base."""
+
     def device(self, volume: Volume) -> str:
         """A path that nothing can open: the content is reached by `read` and `write`."""
         return f"/memory/{self.pool}/{volume.uuid}"
 
     async def usage(self, volume: Volume) -> int:
         """See the base."""
-        return len(self._present(volume).blocks) * _BLOCK
+        return _bytes_of(self._present(volume).layers())
 
     def read(self, volume: Volume, offset: int, length: int) -> bytes:
         """The content, as an initiator would read it."""
@@ -178,7 +254,7 @@ class MemoryBackend(Backend):
         kept = self._present(volume)
         if offset < 0 or offset + len(content) > kept.volume.size_bytes:
             raise Rejected(f"{kept.volume.name} ends at {kept.volume.size_bytes}")
-        others = sum(len(other.blocks) for other in self._kept.values() if other is not kept)
+        before = kept.blocks
         blocks = dict(kept.blocks)
         done = 0
         while done < len(content):
@@ -187,9 +263,10 @@ class MemoryBackend(Backend):
             block = blocks.get(number, bytes(_BLOCK))
             blocks[number] = block[:start] + piece + block[start + len(piece) :]
             done += len(piece)
-        if (others + len(blocks)) * _BLOCK > self._total:
-            raise OutOfSpace(f"pool {self.pool} is full", pool=self.pool)
         kept.blocks = blocks
+        if _bytes_of(layer for every in self._kept.values() for layer in every.layers()) > self._total:
+            kept.blocks = before
+            raise OutOfSpace(f"pool {self.pool} is full", pool=self.pool)
 
     def _build(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None) -> Volume:
         self._check_room(name, size_bytes)
@@ -214,8 +291,19 @@ class MemoryBackend(Backend):
 
     def _present(self, volume: Volume) -> _Kept:
         if volume.uuid not in self._kept:
-            raise NotFound(f"there is no volume {volume.name} with UUID {volume.uuid} in pool {self.pool}")
+            raise rules.no_volume(volume)
         return self._kept[volume.uuid]
+
+    def _ready(self, volume: Volume) -> _Kept:
+        kept = self._kept.get(volume.uuid)
+        rules.check_ready(volume, kept.volume if kept is not None else None)
+        return self._present(volume)
+
+    def _measured(self, moment: _Moment) -> Snapshot:
+        others = (layer for kept in self._kept.values() for layer in kept.layers() if layer is not moment.blocks)
+        elsewhere = {id(block) for layer in others for block in layer.values()}
+        alone = {id(block) for block in moment.blocks.values()} - elsewhere
+        return msgspec.structs.replace(moment.snapshot, used_bytes=len(alone) * _BLOCK)
 
     def _check_room(self, name: str, size_bytes: int) -> None:
         rules.check_room(self.pool, name, size_bytes, self._total)
@@ -224,6 +312,10 @@ class MemoryBackend(Backend):
         if self._agent is None:
             raise Rejected(f"pool {self.pool} is not open")
         rules.check_owner(self.pool, self._owner, self._agent)
+
+
+def _bytes_of(layers: Iterable[_Blocks]) -> int:
+    return len({id(block) for layer in layers for block in layer.values()}) * _BLOCK
 
 
 def _shows(volume: Volume, name: str) -> bool:

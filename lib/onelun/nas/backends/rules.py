@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
-from onelun.model import Owner, State, Volume
+from onelun.model import Capacity, Owner, State, Volume
 from onelun.naming import checked_name, checked_uuid
 
 # A LUN is read and written in blocks of 512 bytes; the rest of a volume that is none would be out of reach.
 BLOCK_BYTES = 512
+# design.md says it of data: above this, what is promised may soon not be kept.
+_HIGH_WATER = 0.85
 
 
 def check_new(name: str, uuid: str, size_bytes: int) -> None:
@@ -66,14 +68,52 @@ def check_grown(volume: Volume, size_bytes: int) -> None:
         raise Rejected(f"{volume.name} has {volume.size_bytes} bytes; it cannot be shrunk to {size_bytes}")
 
 
-def check_origin(origin: Volume, present: Volume | None, size_bytes: int) -> None:
-    """Raises NotFound when the origin is not there (any more), Conflict when it is not ready, Rejected for a smaller size."""
+def check_origin(origin: Volume, present: Volume | None, size_bytes: int, *, of_bytes: int | None = None) -> None:
+    """Raises NotFound when the origin is not there (any more), Conflict when it is not ready, Rejected for a smaller size.
+
+    `of_bytes` is the size of the snapshot that is cloned, which may be less than the origin's of now.
+    """
     if present is None or present.state is State.TRASH:
         raise NotFound(f"there is no volume {origin.name} with UUID {origin.uuid} in pool {origin.pool} to clone")
     if present.state is not State.READY:
         raise Conflict(f"{origin.name} in pool {origin.pool} is {present.state}: only a ready volume is cloned")
-    if size_bytes < present.size_bytes:
-        raise Rejected(f"a clone of {origin.name} needs its {present.size_bytes} bytes, {size_bytes} are too few")
+    needed = present.size_bytes if of_bytes is None else of_bytes
+    if size_bytes < needed:
+        raise Rejected(f"a clone of {origin.name} needs its {needed} bytes, {size_bytes} are too few")
+
+
+def check_snapshot(name: str) -> None:
+    """Raises Rejected for a snapshot that cannot be."""
+    checked_name(name, "snapshot name")
+
+
+def check_ready(volume: Volume, present: Volume | None) -> None:
+    """Raises NotFound when the volume is not there (any more), Conflict when it is not ready: snapshots are of ready ones."""
+    if present is None or present.state is State.TRASH:
+        raise no_volume(volume)
+    if present.state is not State.READY:
+        raise Conflict(
+            f"{present.name} in pool {present.pool} is {present.state}: only a ready volume has snapshots made"
+        )
+
+
+def no_volume(volume: Volume) -> NotFound:
+    """What to raise when no volume has that UUID."""
+    return NotFound(f"there is no volume {volume.name} with UUID {volume.uuid} in pool {volume.pool}")
+
+
+def no_snapshot(volume: Volume, name: str) -> NotFound:
+    """What to raise when the volume has no snapshot of that name."""
+    return NotFound(f"{volume.name} in pool {volume.pool} has no snapshot {name}", snapshot=name)
+
+
+def near_full(pool: str, capacity: Capacity, remedy: str) -> list[str]:
+    """The sentence about a pool above the high-water mark; `remedy` says how this kind of pool is enlarged."""
+    used = 1.0 - capacity.free_bytes / capacity.total_bytes if capacity.total_bytes else 1.0
+    if used <= _HIGH_WATER:
+        return []
+    free = capacity.free_bytes / (1 << 30)
+    return [f"pool {pool} is {used:.0%} full, {free:.1f} GiB are free: delete images and their snapshots, or {remedy}"]
 
 
 def check_free(pool: str, name: str, holder: Volume | None, replace: str | None) -> None:

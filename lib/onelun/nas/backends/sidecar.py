@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from onelun.model import Volume
+from onelun.model import Snapshot, Volume
 
 VOLUME_FILE = "volume.json"
 POOL_FILE = ".pool.json"
@@ -17,10 +17,14 @@ _MOST_BYTES = 1 << 20
 
 
 class VolumeFacts(msgspec.Struct, frozen=True):
-    """`volume.json`. `trashed_at` counts only in the trash: it is written before the volume goes there."""
+    """`volume.json`. `trashed_at` counts only in the trash: it is written before the volume goes there.
+
+    `incoming` names the file that is to become the data, when a revert was cut off before it did; its name is used once.
+    """
 
     volume: Volume
     trashed_at: float | None = None
+    incoming: str | None = None
     format: int = 1
 
 
@@ -33,7 +37,14 @@ class PoolFacts(msgspec.Struct, frozen=True):
     format: int = 1
 
 
-_Facts = TypeVar("_Facts", VolumeFacts, PoolFacts)
+class SnapshotFacts(msgspec.Struct, frozen=True):
+    """`snapshot-NAME.json`: with it the snapshot exists."""
+
+    snapshot: Snapshot
+    format: int = 1
+
+
+_Facts = TypeVar("_Facts", VolumeFacts, PoolFacts, SnapshotFacts)
 
 
 class UnreadableError(Exception):
@@ -48,6 +59,16 @@ def read_volume(directory: int) -> VolumeFacts | None:
 def write_volume(directory: int, facts: VolumeFacts) -> None:
     """Replace the facts in the open directory, durably. Raises OSError, and then the old ones stay."""
     _write(directory, VOLUME_FILE, facts)
+
+
+def read_snapshot(directory: int, file: str) -> SnapshotFacts | None:
+    """The facts in that file of the open directory, None without it. Raises UnreadableError, OSError."""
+    return _read(directory, file, SnapshotFacts)
+
+
+def write_snapshot(directory: int, file: str, facts: SnapshotFacts) -> None:
+    """Write the facts into that file of the open directory, durably. Raises OSError, and then there is no such file."""
+    _write(directory, file, facts)
 
 
 def read_pool(directory: int) -> PoolFacts:
@@ -73,7 +94,7 @@ def _read(directory: int, name: str, kind: type[_Facts]) -> _Facts | None:
         raise UnreadableError(f"{name}: {error}") from error
 
 
-def _write(directory: int, name: str, facts: VolumeFacts | PoolFacts) -> None:
+def _write(directory: int, name: str, facts: VolumeFacts | PoolFacts | SnapshotFacts) -> None:
     aside = name + NEW_SUFFIX
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(aside, flags, 0o600, dir_fd=directory)

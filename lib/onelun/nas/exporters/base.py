@@ -28,14 +28,28 @@ class Exporter(ABC):
     """The targets of one target daemon."""
 
     portal: Portal
+    lun: int
+    """The number of every target's one LUN."""
+
+    @abstractmethod
+    async def check(self) -> list[str]:
+        """What stands in the way of exporting, each as one sentence that says what to do; changes nothing."""
 
     @abstractmethod
     async def export(self, target: Target) -> None:
         """Make `target` exist exactly so; a half-made one is completed, and a complete one with a session is left as it is.
 
-        The LUN is number 1, its size is checked against `size_bytes`, its SCSI serial is the UUID, a discard reaches the
-        storage, and a flush is answered only after stable storage has the data. Raises Conflict when a target of that IQN
-        exists for another device or initiator.
+        The LUN has the number `lun`, its size is checked against `size_bytes`, its SCSI serial is the UUID, a discard
+        reaches the storage, and a flush is answered only after stable storage has the data. Raises Conflict when a target
+        of that IQN exists for another device or initiator.
+        """
+
+    @abstractmethod
+    async def grow(self, target: Target) -> None:
+        """Let the LUN be as long as the device has become (`size_bytes`), with its sessions logged in. That size: nothing.
+
+        Raises NotFound without such a target, Conflict when the device has another size, Busy when this exporter cannot do
+        it under a session.
         """
 
     @abstractmethod

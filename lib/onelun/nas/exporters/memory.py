@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+import msgspec
+
 from onelun.errors import Conflict, NotFound, Rejected, Unreachable
 from onelun.model import Portal, Target
 from onelun.naming import is_target_of
@@ -28,11 +30,21 @@ class _Kept:
 class MemoryExporter(Exporter):
     """The targets of the NAS `nas`. While `running` is false it is as if the target daemon were not there."""
 
+    lun = 1
+
     def __init__(self, nas: str, portal: Portal) -> None:
         self.portal = portal
         self.running = True
         self._nas = nas
         self._kept: dict[str, _Kept] = {}
+
+    async def check(self) -> list[str]:
+        """See the base."""
+        try:
+            self._check_running()
+        except Unreachable as error:
+            return [str(error)]
+        return []
 
     async def export(self, target: Target) -> None:
         """See the base."""
@@ -51,6 +63,17 @@ class MemoryExporter(Exporter):
             kept.target = target
         elif (there.size_bytes, there.readonly) != (target.size_bytes, target.readonly):
             raise Conflict(f"the target {target.iqn} is in use with another size or mode: end that first")
+
+    async def grow(self, target: Target) -> None:
+        """See the base. Sessions see the new size at once."""
+        rules.check_target(self._nas, target)
+        self._check_running()
+        if not target.device.startswith(_NO_FILE):
+            check_device(target)
+        kept = self._kept.get(target.iqn)
+        if kept is None:
+            raise rules.no_target(target.iqn)
+        kept.target = msgspec.structs.replace(kept.target, size_bytes=target.size_bytes)
 
     async def unexport(self, iqn: str) -> None:
         """See the base."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from onelun.errors import Rejected
+from onelun.errors import NotFound, Rejected
 from onelun.model import Target
 from onelun.naming import checked_initiator, checked_uuid, is_target_of, target_account
 
@@ -18,6 +18,11 @@ def check_iqn(nas: str, iqn: str) -> None:
     """Raises Rejected for a target that is not this NAS's."""
     if not is_target_of(nas, iqn):
         raise Rejected(f"{iqn} is no target of the NAS {nas}")
+
+
+def no_target(iqn: str) -> NotFound:
+    """What to raise when there is no target of that name."""
+    return NotFound(f"there is no target {iqn}", iqn=iqn)
 
 
 def check_target(nas: str, target: Target) -> None:

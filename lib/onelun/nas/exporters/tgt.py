@@ -15,12 +15,13 @@ import logging
 import random
 
 from onelun.deadline import Deadline
-from onelun.errors import Busy, CommandFailed, Conflict, Stalled
+from onelun.errors import Busy, CommandFailed, Conflict, ProtocolError, Stalled, Unreachable
 from onelun.model import Portal, Target
 from onelun.naming import IQN_PREFIX, is_target_of
 from onelun.nas.exporters import rules
 from onelun.nas.exporters.base import Exported, Exporter
 from onelun.nas.exporters.device import check_device
+from onelun.nas.exporters.portal import portal_lacks
 from onelun.nas.exporters.tgt_ipc import Code, ControlSocket, Mode, Op, Refused
 from onelun.nas.exporters.tgt_listing import (
     Listed,
@@ -46,6 +47,9 @@ class TgtExporter(Exporter):
     own user, and initiators reach it at `portal`.
     """
 
+    # LUN 0 is the daemon's own controller.
+    lun = _LUN
+
     def __init__(
         self, nas: str, control_socket: str, portal: Portal, *, fence_s: float = 15.0, request_s: float = 10.0
     ) -> None:
@@ -57,6 +61,8 @@ class TgtExporter(Exporter):
         self._last_tid = 0
         # The daemon never shows a secret. Knowing that an account has the wanted one saves making it anew.
         self._secrets: dict[str, bytes] = {}
+        # It shows sizes in units of about 1 MB. These are exact, of the LUNs that this object made.
+        self._sizes: dict[str, int] = {}
 
     async def export(self, target: Target) -> None:
         """See the base."""
@@ -73,6 +79,37 @@ class TgtExporter(Exporter):
         found = (await self._targets()).get(target.iqn)
         if found is None or not _is_complete(found, target):
             raise CommandFailed(f"tgtd does not show the target {target.iqn} as it was made; repeat it", command="tgtd")
+
+    async def check(self) -> list[str]:
+        """See the base. The daemon must be there, be ours, and take logins at the portal."""
+        try:
+            await self._tids()
+        except (Unreachable, Stalled, CommandFailed, ProtocolError) as error:
+            return [str(error)]
+        return await asyncio.to_thread(portal_lacks, self.portal)
+
+    async def grow(self, target: Target) -> None:
+        """See the base. Without a session the LUN is made anew; with one it is Busy.
+
+        The daemon reads a device's size only when its LUN is made, and while there is none every command of the initiator
+        fails at once: a running VM would see I/O errors. The volume has grown all the same, and is seen so at the next attach.
+        """
+        rules.check_target(self._nas, target)
+        await asyncio.to_thread(check_device, target)
+        found = (await self._targets()).get(target.iqn)
+        if found is None:
+            raise rules.no_target(target.iqn)
+        _check_same_place(found, target)
+        if _has_lun(found, target) and self._sizes.get(target.iqn, target.size_bytes) == target.size_bytes:
+            return
+        if found.sessions:
+            raise Busy(
+                f"tgtd cannot show {target.iqn} its new size while {found.sessions[0]} is logged in:"
+                " detach the disk and attach it again",
+                iqn=target.iqn,
+            )
+        await self._remove(target.iqn)
+        await self.export(target)
 
     async def unexport(self, iqn: str) -> None:
         """See the base."""
@@ -130,6 +167,7 @@ class TgtExporter(Exporter):
         if not found.lun:
             device = f"path={target.device},bstype=rdwr"
             await self._tgtd.request(Mode.DEVICE, Op.NEW, device, tid=found.tid, lun=_LUN)
+            self._sizes[target.iqn] = target.size_bytes
         facts = f"scsi_id={target.uuid},scsi_sn={target.uuid},thin_provisioning=1,readonly={int(target.readonly)}"
         # The word before the facts is tgtadm's own, and lu_config() in usr/spc.c skips it.
         await self._tgtd.request(Mode.DEVICE, Op.UPDATE, f"targetOps {facts},", tid=found.tid, lun=_LUN)
@@ -154,6 +192,7 @@ class TgtExporter(Exporter):
         """
         deadline = Deadline.after(self._fence_s)
         self._secrets.pop(iqn, None)
+        self._sizes.pop(iqn, None)
         closed: set[tuple[int, int]] = set()
         while (tid := (await self._tids()).get(iqn)) is not None:
             if deadline.over():
@@ -201,13 +240,17 @@ _PASSING = (
 
 
 def _check_same(found: Listed, target: Target) -> None:
+    _check_same_place(found, target)
+    if found.sessions and not (_has_lun(found, target) and found.lun.get("Readonly") == _readonly(target)):
+        raise Conflict(f"the target {target.iqn} is in use with another size or mode: end that first")
+
+
+def _check_same_place(found: Listed, target: Target) -> None:
     device = found.lun.get("Backing store path")
     if device not in (None, "None", target.device):
         raise Conflict(f"the target {target.iqn} exists for {device}, not for {target.device}")
     if others := [name for name in found.allowed if name != target.initiator]:
         raise Conflict(f"the target {target.iqn} exists for {others[0]}, not for {target.initiator}")
-    if found.sessions and not (_has_lun(found, target) and found.lun.get("Readonly") == _readonly(target)):
-        raise Conflict(f"the target {target.iqn} is in use with another size or mode: end that first")
 
 
 def _has_lun(found: Listed, target: Target) -> bool:
