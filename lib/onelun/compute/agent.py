@@ -14,18 +14,21 @@ from onelun.compute.attachments import Attachments
 from onelun.compute.connectors.base import Connector
 from onelun.compute.host import Host
 from onelun.compute.names import Names
+from onelun.compute.readiness import Readiness
 from onelun.compute.wanted import checked_nas, checked_target, wanted, wanted_of
 from onelun.config import Compute, Limits
 from onelun.directory import Directory
 from onelun.errors import Conflict, OnelunError, Rejected
 from onelun.rpc.job import Handler, Job
 from onelun.rpc.message import (
+    DevGrown,
     DevList,
     DirList,
     Entry,
     EntryPut,
     EntryRemoved,
     FileRead,
+    GrowDev,
     Held,
     ListDev,
     ListDir,
@@ -38,6 +41,7 @@ from onelun.rpc.message import (
     ZvolAttached,
     ZvolDetached,
     ZvolsSynced,
+    checked_size,
 )
 
 log = logging.getLogger(__name__)
@@ -61,6 +65,7 @@ class ComputeAgent:
             self._directory,
             owner_of(config.owner),
         )
+        self.readiness = Readiness(f"{config.state}/nas.json")
         self._in_flight = asyncio.Semaphore(limits.per_host)
         self._lock: int | None = None
 
@@ -68,6 +73,7 @@ class ComputeAgent:
         """What is done for each request."""
         return {
             SetZvol: self.set_zvol,
+            GrowDev: self.grow_dev,
             TearDown: self.tear_down,
             ListDev: self.list_dev,
             SyncZvols: self.sync_zvols,
@@ -96,13 +102,20 @@ class ComputeAgent:
     async def set_zvol(self, request: SetZvol, job: Job) -> ZvolAttached:
         """Connect the target, name its device, and link to that. Repeating it gives the same device."""
         attached = await self._host.attach(wanted(request, self._initiator))
+        self.readiness.holds(self._host.nases())
         return ZvolAttached(bdev=attached.device)
+
+    async def grow_dev(self, request: GrowDev, job: Job) -> DevGrown:
+        """Let the device see its LUN's new size."""
+        target = checked_target(request.target)
+        return DevGrown(bdev=await self._host.grow(target, checked_size(request.size_bytes)))
 
     async def tear_down(self, request: TearDown, job: Job) -> ZvolDetached:
         """Disconnect the target, or remove only its link."""
         target = checked_target(request.target)
         if not request.keep_device:
             await self._host.detach(target, link=request.link, keep_link=request.keep_link, force=request.force)
+            self.readiness.holds(self._host.nases())
         elif request.link is not None and not request.keep_link:
             await self._host.unlink(target, request.link)
         return ZvolDetached()
@@ -138,6 +151,8 @@ class ComputeAgent:
         }
         await asyncio.gather(*(self._drop(iqn, failed, job, force=not is_alive) for iqn, is_alive in surplus.items()))
         await asyncio.gather(*(self._hold(nas, one, failed, job) for one in held.values()))
+        self.readiness.synced(nas)
+        self.readiness.holds(self._host.nases())
         return ZvolsSynced(
             connected=tuple(iqn for iqn in held if iqn not in alive and iqn not in failed),
             dropped=tuple(iqn for iqn in surplus if iqn not in failed),

@@ -61,6 +61,10 @@ class Host:
         """Every connected target with what is known of it."""
         return [(one, self._attachments.get(one.iqn)) for one in await self._connector.connections()]
 
+    def nases(self) -> set[str]:
+        """The NASes of which something is attached."""
+        return {known.nas for known in self._attachments.all()}
+
     async def attach(self, wanted: Wanted) -> Attached:
         """Connect the target, verify it, name its device, and make the links. An earlier epoch of the volume goes first.
 
@@ -87,6 +91,17 @@ class Host:
             for path in {*(known.links if known else ()), *((link,) if link else ())} if not keep_link else ():
                 await self._unlink(path, known)
             self._attachments.remove(iqn)
+
+    async def grow(self, iqn: str, size_bytes: int) -> str:
+        """Let the target's device be `size_bytes` long; return it. Raises what the connector's `grow` raises."""
+        async with self._turns.of(iqn):
+            device = await self._connector.grow(iqn, size_bytes)
+            known = self._attachments.get(iqn)
+            if known is not None and known.device != device:
+                grown = msgspec.structs.replace(known, device=device)
+                self._attachments.save(grown)
+                self._show(grown)
+            return device
 
     async def unlink(self, iqn: str, link: str) -> None:
         """Remove the link alone, when it leads to the target's device. Absent: success."""

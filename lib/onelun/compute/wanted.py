@@ -60,6 +60,7 @@ def wanted(request: SetZvol, initiator: str) -> Wanted:
         uuid=None if request.uuid is None else checked_uuid(request.uuid),
         size_bytes=None if request.size_bytes is None else checked_size(request.size_bytes),
         readonly=request.readonly,
+        lun=_lun(request.lun),
     )
     links = () if request.link is None else (request.link,)
     if request.zpool is None or request.zvol is None:
@@ -84,6 +85,7 @@ def wanted_of(held: Held, nas: str, initiator: str) -> Wanted:
             uuid=held.uuid,
             size_bytes=held.size_bytes,
             readonly=held.readonly,
+            lun=held.lun,
         ),
         initiator,
     )._replace(links=held.links)
@@ -108,6 +110,13 @@ def _address(text: str) -> str:
 def _port(number: int) -> int:
     if not 0 < number < 65536:
         raise Rejected(f"{number} is no port: it must be 1 to 65535")
+    return number
+
+
+def _lun(number: int | None) -> int | None:
+    # 255 is the highest number of the flat addressing that every initiator knows (SAM-5, 4.7).
+    if number is not None and not 0 <= number <= 255:
+        raise Rejected(f"{number} is no LUN: it must be 0 to 255")
     return number
 
 

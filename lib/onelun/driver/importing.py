@@ -158,7 +158,7 @@ async def _write(run: Run, source: Source, content: Content, begun: ZvolImportin
             *("--object", f"secret,id=s0,file=/proc/self/fd/{secret}"),
             "--target-image-opts",
             filename(content.descriptor, content.format),
-            f"driver=iscsi,transport=tcp,portal={portal},target={begun.iqn},lun=1,user={begun.user},password-secret=s0"
+            f"driver=iscsi,transport=tcp,portal={portal},target={begun.iqn},lun={begun.lun},user={begun.user},password-secret=s0"
             f",initiator-name={run.config.initiator}",
             timeout_s=run.deadline.left_s(),
             called="qemu-img",

@@ -14,6 +14,7 @@ from onelun.errors import Conflict
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue
+from onelun.nas.connections import Connections
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.hosts import Asker, Hosts
@@ -22,6 +23,7 @@ from onelun.nas.imports import Imports
 from onelun.nas.listing import Listing
 from onelun.nas.locks import Locks
 from onelun.nas.mapping import Mapping as ZvolMapping
+from onelun.nas.offers import Offers
 from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools
 from onelun.nas.rounds import Rounds
@@ -55,28 +57,17 @@ class NasAgent:
         hosts = Hosts(asker, limits)
         epochs = Epochs(self.catalogue, list(pools))
         identity = Identity(state)
-        self.attachments = Attachments(name, identity, self.catalogue, exporter, hosts, epochs)
+        offers = Offers(name, identity, self.catalogue, exporter, epochs)
+        self.attachments = Attachments(self.catalogue, offers, hosts)
         placements = Placements(self.catalogue)
         self._volumes = Volumes(pools, locks, self.catalogue, self.attachments, placements)
         self._mapping = ZvolMapping(pools, locks, self.catalogue, self._volumes, self.attachments, placements)
-        self._imports = Imports(name, identity, pools, locks, self.catalogue, exporter, epochs, limits)
+        self._connections = Connections(pools, locks, self.catalogue, offers)
+        self._imports = Imports(pools, locks, self.catalogue, exporter, offers, epochs, limits)
         self._listing = Listing(pools, self.catalogue)
-        self._startup = Startup(
-            identity.agent, pools, locks, self.catalogue, epochs, exporter, self.attachments, self._imports
-        )
+        self._startup = Startup(identity.agent, pools, locks, self.catalogue, epochs, exporter, offers)
         self.rounds = Rounds(
-            name,
-            identity,
-            pools,
-            locks,
-            self.catalogue,
-            exporter,
-            hosts,
-            self.attachments,
-            placements,
-            self._imports,
-            self._startup,
-            limits,
+            pools, locks, self.catalogue, offers, hosts, placements, self._imports, self._startup, limits
         )
 
     def handlers(self) -> dict[type[m.Request], Handler]:
@@ -87,6 +78,7 @@ class NasAgent:
             m.RemoveDisk: self._mapping.remove_disk,
             m.CreateZvol: self._volumes.create,
             m.CloneZvol: self._volumes.clone,
+            m.ResizeZvol: self._volumes.resize,
             m.DelZvol: self._volumes.delete,
             m.SaveZvol: self._volumes.save,
             m.ImportZvol: self._imports.begin,
@@ -96,6 +88,8 @@ class NasAgent:
             m.ListZvols: self._listing.zvols,
             m.FindPlacements: self._listing.placements,
             m.PoolCapacity: self._listing.capacity,
+            m.InitializeConnection: self._connections.initialize,
+            m.TerminateConnection: self._connections.terminate,
         }
 
     async def start(self) -> None:

@@ -1,9 +1,8 @@
-"""Attachments: offering a volume to one host and taking it back, in the order that loses nothing.
+"""Attachments: giving a volume to one host and taking it back, in the order that loses nothing.
 
-Attach: the intent is written into the catalogue and the volume, then the target is made, then the host connects. Detach:
-the host disconnects and says so, then the target is fenced, then the volume forgets it. A host that does not answer keeps
-its target (state unknown) until it does, or until OpenNebula says that it is gone: then the NAS fences and keeps a debt.
-The caller holds the volume's lock.
+Attach: the offer is made (offers.py), then the host connects. Detach: the host disconnects and says so, then the offer ends.
+A host that does not answer keeps its target (state unknown) until it does, or until OpenNebula says that it is gone: then
+the NAS fences and keeps a debt. The caller holds the volume's lock.
 """
 
 from __future__ import annotations
@@ -14,16 +13,14 @@ import logging
 import msgspec
 
 from onelun.deadline import Deadline
-from onelun.errors import CommandFailed, Conflict, NoReply, NotFound, OnelunError, Unreachable
-from onelun.model import Attachment, State, Target, Volume
-from onelun.naming import Source, target_account, target_iqn
+from onelun.errors import CommandFailed, NoReply, OnelunError, Unreachable
+from onelun.model import Attachment, Volume
+from onelun.naming import Source, target_account
 from onelun.nas.backends.base import Backend
-from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue, Debt
-from onelun.nas.epochs import Epochs
-from onelun.nas.exporters.base import Exporter
+from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue
 from onelun.nas.hosts import Hosts
-from onelun.nas.identity import Identity
-from onelun.rpc.message import SetZvol, TearDown, ZvolAttached, ZvolDetached
+from onelun.nas.offers import Offers, is_without_agent, same
+from onelun.rpc.message import DevGrown, GrowDev, SetZvol, TearDown, ZvolAttached, ZvolDetached
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +29,16 @@ _UNDO_S = 4.0
 
 
 class Attachments:
-    """All attachments that one NAS gives."""
+    """All attachments that one NAS gives to hosts with a compute agent."""
 
-    def __init__(
-        self, nas: str, identity: Identity, catalogue: Catalogue, exporter: Exporter, hosts: Hosts, epochs: Epochs
-    ) -> None:
-        self._nas = nas
-        self._identity = identity
+    def __init__(self, catalogue: Catalogue, offers: Offers, hosts: Hosts) -> None:
         self._catalogue = catalogue
-        self._exporter = exporter
+        self._offers = offers
         self._hosts = hosts
-        self._epochs = epochs
 
     def source(self, volume: Volume) -> Source:
         """What OpenNebula calls the volume."""
-        return Source(self._nas, volume.pool, volume.name)
+        return self._offers.source(volume)
 
     async def attach(
         self,
@@ -58,20 +50,26 @@ class Attachments:
         readonly: bool,
         deadline: Deadline,
         of: str,
+        beside: str | None = None,
     ) -> tuple[AttachmentRow, str]:
         """Give the volume to `host`, linked from `path`; return the attachment and the host's device. `of` is the job's id.
 
-        Repeating it gives the same attachment. Raises Conflict when another host has the volume (unless all only read),
-        Unreachable when nobody serves the host, NoReply when its outcome is unknown; otherwise a failure leaves nothing.
+        Repeating it gives the same attachment. Raises Conflict when another host has the volume (unless all only read, or
+        that one is `beside`, from which a migration runs), Unreachable when nobody serves the host, NoReply when its
+        outcome is unknown; otherwise a failure leaves nothing.
         """
         async with self._hosts.turn(host):
-            row = await self._intend(backend, volume, host, readonly=readonly, deadline=deadline, of=of)
+            initiator = await self._hosts.initiator(host, deadline=deadline)
+            wanted = Attachment(host=host, initiator=initiator, epoch=0, readonly=readonly, beside=beside)
+            row = self._offers.standing(volume, wanted)
+            if row is not None and not same(row, wanted):
+                await self._end_old(backend, row, deadline=deadline, of=of)
+                row = None
+            row = row or await self._offers.intend(volume, wanted)
             fresh = row.state == ATTACHING
             asking = False
             try:
-                if fresh:
-                    await self._write_down(backend, row)
-                await self._exporter.export(self.target(backend, volume, row))
+                await self._offers.make(backend, volume, row)
                 asking = True
                 asked = self._set_zvol(volume, row, path)
                 reply = await self._hosts.ask(host, asked, ZvolAttached, deadline=deadline, of=of, step="set_zvol")
@@ -79,7 +77,7 @@ class Attachments:
                 if asking and isinstance(error, NoReply):
                     self._catalogue.put(_as(row, UNKNOWN))
                 elif fresh:
-                    await self._take_back(backend, row)
+                    await self._offers.take_back(backend, row)
                 raise
             except asyncio.CancelledError:
                 if fresh:
@@ -108,6 +106,9 @@ class Attachments:
         let go of what cannot be flushed. Raises Busy (the host has it open), CommandFailed (it cannot flush), Unreachable
         and NoReply; the target then stays.
         """
+        if is_without_agent(row.host):
+            await self._offers.withdraw(backend, row)
+            return False
         async with self._hosts.turn(row.host):
             placed = self._catalogue.placements(uuid=row.uuid, host=row.host)
             others = [] if path is None else [p for p in placed if p.path != path]
@@ -139,78 +140,19 @@ class Attachments:
             except asyncio.CancelledError:
                 self._catalogue.put(_as(row, doubt))
                 raise
-            await asyncio.shield(self._forget(backend, row, owes=owes))
+            await asyncio.shield(self._offers.end(backend, row, owes=owes))
             return owes
 
-    def target(self, backend: Backend, volume: Volume, row: AttachmentRow) -> Target:
-        """The target of an attachment."""
-        return Target(
-            iqn=row.iqn,
-            device=backend.device(volume),
-            uuid=volume.uuid,
-            size_bytes=volume.size_bytes,
-            initiator=row.initiator,
-            user=target_account(row.iqn),
-            secret=self._identity.secret_of(row.iqn),
-            readonly=row.readonly,
-        )
-
-    async def finish_detaching(self, backend: Backend, row: AttachmentRow) -> None:
-        """Fence and forget an attachment whose host is known to have let go, or owes it already."""
-        await self._forget(backend, row)
-
-    async def _intend(
-        self, backend: Backend, volume: Volume, host: str, *, readonly: bool, deadline: Deadline, of: str
-    ) -> AttachmentRow:
-        if volume.state is not State.READY:
-            raise Conflict(f"volume {volume.name} is {volume.state}, not ready")
-        initiator = await self._hosts.initiator(host, deadline=deadline)
+    async def grow(self, backend: Backend, volume: Volume, *, deadline: Deadline, of: str) -> None:
+        """Let every target and host see the size that the volume has now. Raises what the first of them raises."""
         for row in self._catalogue.attachments(uuid=volume.uuid):
-            if row.host != host:
-                if not (readonly and row.readonly):
-                    doubt = " (it does not answer)" if row.state == UNKNOWN else ""
-                    raise Conflict(f"volume {volume.name} is mapped to {row.host}{doubt}: unmap it there first")
-            elif row.state == DETACHING or row.readonly != readonly or row.initiator != initiator:
-                await self._end_old(backend, row, deadline=deadline, of=of)
-            else:
-                return row
-        epoch = await self._epochs.next()
-        row = AttachmentRow(
-            uuid=volume.uuid,
-            host=host,
-            pool=volume.pool,
-            zvol=volume.name,
-            iqn=target_iqn(self.source(volume), epoch),
-            epoch=epoch,
-            initiator=initiator,
-            readonly=readonly,
-            state=ATTACHING,
-        )
-        self._catalogue.put(row)
-        return row
-
-    async def _write_down(self, backend: Backend, row: AttachmentRow) -> None:
-        """Let the volume itself say that the host may have it, before there is a target."""
-        volume = await backend.find_uuid(row.uuid)
-        if volume is None:
-            raise NotFound(f"volume {row.zvol} has just been removed", zvol=row.zvol)
-        mine = Attachment(host=row.host, initiator=row.initiator, epoch=row.epoch, readonly=row.readonly)
-        changed = msgspec.structs.replace(
-            volume,
-            attachments=(*volume.attachments, mine),
-            connected=True,
-            last_epoch=max(row.epoch, volume.last_epoch),
-        )
-        await backend.record(changed)
-
-    async def _take_back(self, backend: Backend, row: AttachmentRow) -> None:
-        """The host has not got it: undo the rest. What cannot be undone now is on its way out, and the rounds go on with it."""
-        row = _as(row, DETACHING)
-        self._catalogue.put(row)
-        try:
-            await self._forget(backend, row)
-        except OnelunError as error:
-            log.warning("attach left=%s host=%s reason=%s", row.iqn, row.host, error)
+            if row.state == DETACHING:
+                continue
+            await self._offers.grow(backend, volume, row)
+            if not is_without_agent(row.host):
+                asked = GrowDev(target=row.iqn, size_bytes=volume.size_bytes)
+                step = f"grow {volume.size_bytes}"
+                await self._hosts.ask(row.host, asked, DevGrown, deadline=deadline, of=of, step=step)
 
     async def _tear_down(
         self, row: AttachmentRow, request: TearDown, *, lossy: bool, deadline: Deadline, of: str
@@ -227,7 +169,7 @@ class Attachments:
     async def _end_old(self, backend: Backend, row: AttachmentRow, *, deadline: Deadline, of: str) -> None:
         request = TearDown(target=row.iqn, keep_link=True)
         await self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=of, step=f"end e{row.epoch}")
-        await self._forget(backend, row)
+        await self._offers.end(backend, row)
 
     async def _abandon(self, backend: Backend, row: AttachmentRow) -> None:
         """The job was cancelled while the host may have been connecting: take it back, now or in a later round."""
@@ -236,35 +178,25 @@ class Attachments:
         try:
             undo = self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=row.iqn, step="abandon")
             await asyncio.shield(asyncio.ensure_future(undo))
-            await asyncio.shield(asyncio.ensure_future(self._forget(backend, row)))
+            await asyncio.shield(asyncio.ensure_future(self._offers.end(backend, row)))
         except (OnelunError, asyncio.CancelledError):
             self._catalogue.put(_as(row, DETACHING))
-
-    async def _forget(self, backend: Backend, row: AttachmentRow, *, owes: bool = False) -> None:
-        """Fence the target, then take the attachment out of the volume and the catalogue."""
-        await self._exporter.unexport(row.iqn)
-        volume = await backend.find_uuid(row.uuid)
-        if volume is not None:
-            kept = tuple(a for a in volume.attachments if a.epoch != row.epoch)
-            if kept != volume.attachments:
-                await backend.record(msgspec.structs.replace(volume, attachments=kept))
-        debt = Debt(iqn=row.iqn, host=row.host, pool=row.pool, zvol=row.zvol, uuid=row.uuid, epoch=row.epoch)
-        self._catalogue.change(drop=[row], put=[debt] if owes else [])
 
     def _set_zvol(self, volume: Volume, row: AttachmentRow, path: str | None) -> SetZvol:
         return SetZvol(
             target=row.iqn,
-            nas=self._nas,
-            address=self._exporter.portal.address,
-            port=self._exporter.portal.port,
+            nas=self._offers.nas,
+            address=self._offers.portal.address,
+            port=self._offers.portal.port,
             initiator=row.initiator,
             user=target_account(row.iqn),
-            secret=self._identity.secret_of(row.iqn),
+            secret=self._offers.secret_of(row.iqn),
             zpool=volume.pool,
             zvol=volume.name,
             uuid=volume.uuid,
             size_bytes=volume.size_bytes,
             readonly=row.readonly,
+            lun=self._offers.lun,
             link=path,
             needs=("identity", "readonly"),
         )

@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS attachment (
   uuid TEXT NOT NULL, host TEXT NOT NULL, pool TEXT NOT NULL, zvol TEXT NOT NULL, iqn TEXT NOT NULL UNIQUE,
   epoch INTEGER NOT NULL, initiator TEXT NOT NULL, readonly INTEGER NOT NULL,
-  state TEXT NOT NULL, PRIMARY KEY (uuid, host));
+  state TEXT NOT NULL, beside TEXT, PRIMARY KEY (uuid, host));
 CREATE TABLE IF NOT EXISTS placement (
   cloud TEXT NOT NULL, vm INTEGER NOT NULL, disk INTEGER NOT NULL, path TEXT NOT NULL,
   pool TEXT NOT NULL, zvol TEXT NOT NULL, uuid TEXT NOT NULL, host TEXT, PRIMARY KEY (cloud, vm, disk));
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS import (
   initiator TEXT NOT NULL, replaces TEXT);
 """
 
-_VERSION = 1
+_VERSION = 2
 
 # The states of an attachment row.
 ATTACHING = "attaching"  # the intent is written; the host may or may not have the device
@@ -42,7 +42,7 @@ UNKNOWN = "unknown"  # the host did not answer: it may hold the device
 
 
 class AttachmentRow(msgspec.Struct, frozen=True):
-    """One host's attachment of one volume."""
+    """One host's attachment of one volume. `beside` is the host that has it too while a migration from it runs."""
 
     uuid: str
     host: str
@@ -53,6 +53,7 @@ class AttachmentRow(msgspec.Struct, frozen=True):
     initiator: str
     readonly: bool
     state: str
+    beside: str | None = None
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -119,6 +120,8 @@ class Catalogue:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
+        if self._db.execute("PRAGMA user_version").fetchone()[0] == 1:
+            self._db.execute("ALTER TABLE attachment ADD COLUMN beside TEXT")
         self._db.execute(f"PRAGMA user_version={_VERSION}")
 
     def close(self) -> None:

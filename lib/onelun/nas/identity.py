@@ -35,6 +35,15 @@ class Identity:
         return hmac.new(self._key, iqn.encode(), "sha256").hexdigest()[:_SECRET_DIGITS]
 
 
+def known_agent(state: str) -> str:
+    """The agent's UUID for who only looks: where there is none yet, one that no pool can belong to."""
+    try:
+        with open(os.path.join(state, "agent"), encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return str(uuids.uuid4())
+
+
 def _kept(path: str, make: Callable[[], str]) -> str:
     try:
         with open(path, encoding="ascii") as file:

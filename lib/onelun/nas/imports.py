@@ -10,14 +10,14 @@ import msgspec
 
 from onelun.config import Limits
 from onelun.errors import Conflict, NotFound
-from onelun.model import Attachment, State, Target, Volume
+from onelun.model import Attachment, State
 from onelun.naming import Source, checked_initiator, checked_name, checked_uuid, target_account, target_iqn
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue, ImportRow
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
-from onelun.nas.identity import Identity
 from onelun.nas.locks import Locks
+from onelun.nas.offers import Offers
 from onelun.nas.ownership import describe
 from onelun.nas.pools import Pools
 from onelun.nas.volumes import lock_name
@@ -42,21 +42,19 @@ class Imports:
 
     def __init__(
         self,
-        nas: str,
-        identity: Identity,
         pools: Pools,
         locks: Locks,
         catalogue: Catalogue,
         exporter: Exporter,
+        offers: Offers,
         epochs: Epochs,
         limits: Limits,
     ) -> None:
-        self._nas = nas
-        self._identity = identity
         self._pools = pools
         self._locks = locks
         self._catalogue = catalogue
         self._exporter = exporter
+        self._offers = offers
         self._epochs = epochs
         self._lease_s = limits.lease_s
         # On the monotonic clock; after a restart of the agent every import gets a whole lease.
@@ -83,7 +81,7 @@ class Imports:
                     mine = Attachment(host=job.caller or "builder", initiator=initiator, epoch=row.epoch)
                     volume = msgspec.structs.replace(volume, attachments=(mine,), last_epoch=row.epoch)
                     await backend.record(volume)
-                    await self._exporter.export(self.target(backend, volume, row))
+                    await self._exporter.export(await self._offers.target(backend, volume, row))
                 except BaseException:
                     await self._end(backend, row)
                     raise
@@ -94,8 +92,9 @@ class Imports:
             address=portal.address,
             port=portal.port,
             user=target_account(row.iqn),
-            secret=self._identity.secret_of(row.iqn),
+            secret=self._offers.secret_of(row.iqn),
             lease_s=self._lease_s,
+            lun=self._exporter.lun,
         )
 
     async def renew(self, request: RenewImport, job: Job) -> ImportRenewed:
@@ -119,6 +118,7 @@ class Imports:
                 await self._exporter.unexport(row.iqn)
                 volume = await backend.find_uuid(uuid) or volume
                 if volume.state is State.BUILDING:
+                    await backend.deactivate(volume)
                     await backend.record(msgspec.structs.replace(volume, attachments=()))
                     volume = await backend.publish(uuid, replace=row.replaces)
                 self._catalogue.drop(row)
@@ -145,25 +145,13 @@ class Imports:
                         log.warning("import overdue=%s pool=%s uuid=%s", row.zvol, row.pool, row.uuid)
                         await self._end(backend, row)
 
-    def target(self, backend: Backend, volume: Volume, row: ImportRow) -> Target:
-        """The target that the builder writes to."""
-        return Target(
-            iqn=row.iqn,
-            device=backend.device(volume),
-            uuid=row.uuid,
-            size_bytes=volume.size_bytes,
-            initiator=row.initiator,
-            user=target_account(row.iqn),
-            secret=self._identity.secret_of(row.iqn),
-        )
-
     async def _row(self, backend: Backend, name: str, initiator: str, *, replaces: str | None) -> ImportRow:
         epoch = await self._epochs.next()
         return ImportRow(
             uuid=str(uuids.uuid4()),
             pool=backend.pool,
             zvol=name,
-            iqn=target_iqn(Source(self._nas, backend.pool, name), epoch),
+            iqn=target_iqn(Source(self._offers.nas, backend.pool, name), epoch),
             epoch=epoch,
             initiator=initiator,
             replaces=replaces,

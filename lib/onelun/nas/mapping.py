@@ -73,6 +73,7 @@ class Mapping:
                     readonly=request.readonly,
                     deadline=job.deadline,
                     of=job.id,
+                    beside=request.beside,
                 )
         log.info("map zvol=%s host=%s epoch=%s bdev=%s", name, host, row.epoch, bdev)
         device = self._attachments.source(volume).device

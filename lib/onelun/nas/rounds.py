@@ -15,13 +15,11 @@ from onelun.config import Limits
 from onelun.deadline import Deadline
 from onelun.errors import NoReply, OnelunError, Unreachable
 from onelun.naming import target_account
-from onelun.nas.attachments import Attachments
 from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue
-from onelun.nas.exporters.base import Exporter
 from onelun.nas.hosts import Hosts
-from onelun.nas.identity import Identity
 from onelun.nas.imports import Imports
 from onelun.nas.locks import Locks
+from onelun.nas.offers import Offers, is_without_agent
 from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools
 from onelun.nas.startup import Startup
@@ -41,27 +39,21 @@ class Rounds:
 
     def __init__(
         self,
-        nas: str,
-        identity: Identity,
         pools: Pools,
         locks: Locks,
         catalogue: Catalogue,
-        exporter: Exporter,
+        offers: Offers,
         hosts: Hosts,
-        attachments: Attachments,
         placements: Placements,
         imports: Imports,
         startup: Startup,
         limits: Limits,
     ) -> None:
-        self._nas = nas
-        self._identity = identity
         self._pools = pools
         self._locks = locks
         self._catalogue = catalogue
-        self._exporter = exporter
         self._hosts = hosts
-        self._attachments = attachments
+        self._offers = offers
         self._placements = placements
         self._imports = imports
         self._startup = startup
@@ -84,7 +76,7 @@ class Rounds:
 
     async def _probe(self) -> None:
         hosts = {row.host for row in self._catalogue.attachments()} | {debt.host for debt in self._catalogue.debts()}
-        await asyncio.gather(*(self._host(host) for host in sorted(hosts)))
+        await asyncio.gather(*(self._host(host) for host in sorted(hosts) if not is_without_agent(host)))
 
     async def _host(self, host: str) -> None:
         try:
@@ -145,7 +137,7 @@ class Rounds:
                 for row in rows
                 if row.state not in (ATTACHING, DETACHING) and (h := await self._held(row)) is not None
             ]
-            request = SyncZvols(nas=self._nas, held=tuple(held))
+            request = SyncZvols(nas=self._offers.nas, held=tuple(held))
             of = str(uuids.uuid4())
             deadline = Deadline.after(self._limits.finish_s / 2)
             done = await self._hosts.ask(host, request, ZvolsSynced, deadline=deadline, of=of, step="sync")
@@ -170,26 +162,27 @@ class Rounds:
         backend = self._pools.backend(row.pool)
         async with self._locks.hold(lock_name(backend, row.zvol)):
             if row in self._catalogue.attachments(iqn=row.iqn):
-                await self._attachments.finish_detaching(backend, row)
+                await self._offers.end(backend, row)
 
     async def _held(self, row: AttachmentRow) -> Held | None:
         volume = await self._pools.backend(row.pool).find_uuid(row.uuid)
         if volume is None:
             return None
         links = tuple(p.path for p in self._catalogue.placements(uuid=row.uuid, host=row.host))
-        portal = self._exporter.portal
+        portal = self._offers.portal
         return Held(
             target=row.iqn,
             address=portal.address,
             port=portal.port,
             initiator=row.initiator,
             user=target_account(row.iqn),
-            secret=self._identity.secret_of(row.iqn),
+            secret=self._offers.secret_of(row.iqn),
             zpool=row.pool,
             zvol=row.zvol,
             uuid=row.uuid,
             size_bytes=volume.size_bytes,
             readonly=row.readonly,
+            lun=self._offers.lun,
             links=links,
         )
 

@@ -7,6 +7,7 @@ than a pool, the start is cautious: nothing is destroyed and nothing unexported;
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import msgspec
@@ -14,17 +15,19 @@ import msgspec
 from onelun.errors import OnelunError
 from onelun.model import Attachment, State, Volume
 from onelun.naming import target_iqn
-from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue, ImportRow
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
-from onelun.nas.imports import Imports
 from onelun.nas.locks import Locks
+from onelun.nas.offers import Offers
 from onelun.nas.pools import Pools
 from onelun.nas.volumes import lock_name
 
 log = logging.getLogger(__name__)
+
+# So many targets are made anew at once, so that those of a hundred volumes are back before their hosts' patience ends.
+_AT_ONCE = 8
 
 
 class Startup:
@@ -38,8 +41,7 @@ class Startup:
         catalogue: Catalogue,
         epochs: Epochs,
         exporter: Exporter,
-        attachments: Attachments,
-        imports: Imports,
+        offers: Offers,
     ) -> None:
         self._agent = agent
         self._pools = pools
@@ -47,8 +49,7 @@ class Startup:
         self._catalogue = catalogue
         self._epochs = epochs
         self._exporter = exporter
-        self._attachments = attachments
-        self._imports = imports
+        self._offers = offers
         self.cautious = False
 
     async def settle(self) -> None:
@@ -95,11 +96,12 @@ class Startup:
                 host=attachment.host,
                 pool=volume.pool,
                 zvol=volume.name,
-                iqn=target_iqn(self._attachments.source(volume), attachment.epoch),
+                iqn=target_iqn(self._offers.source(volume), attachment.epoch),
                 epoch=attachment.epoch,
                 initiator=attachment.initiator,
                 readonly=attachment.readonly,
                 state=UNKNOWN,
+                beside=attachment.beside,
             )
         )
 
@@ -137,33 +139,32 @@ class Startup:
     async def export_missing(self) -> int:
         """Export what is in force and has no target (tgtd restarted, the machine rebooted); return how many."""
         present = await self._exporter.exports()
-        made = 0
         rows: list[AttachmentRow | ImportRow] = [*self._catalogue.attachments(), *self._catalogue.imports()]
-        for row in rows:
-            if row.iqn not in present:
-                backend = self._pools.backend(row.pool)
-                # A job may be detaching it just now: what it has fenced must not come back.
-                async with self._locks.hold(lock_name(backend, row.zvol)):
-                    made += await self._export(backend, row)
-        return made
+        at_once = asyncio.Semaphore(_AT_ONCE)
+        made = await asyncio.gather(*(self._export_in_turn(row, at_once) for row in rows if row.iqn not in present))
+        return sum(made)
+
+    async def _export_in_turn(self, row: AttachmentRow | ImportRow, at_once: asyncio.Semaphore) -> int:
+        backend = self._pools.backend(row.pool)
+        # A job may be detaching it just now: what it has fenced must not come back.
+        async with at_once, self._locks.hold(lock_name(backend, row.zvol)):
+            try:
+                return await self._export(backend, row)
+            except OnelunError as error:
+                log.error("export failed=%s reason=%s", row.iqn, error)
+                return 0
 
     async def _export(self, backend: Backend, row: AttachmentRow | ImportRow) -> int:
         volume = await backend.find_uuid(row.uuid)
         if volume is None:
             return 0
         if isinstance(row, ImportRow):
-            in_force = volume.state is State.BUILDING and row in self._catalogue.imports(uuid=row.uuid)
-            target = self._imports.target(backend, volume, row)
+            if volume.state is not State.BUILDING or row not in self._catalogue.imports(uuid=row.uuid):
+                return 0
         else:
             now = self._catalogue.attachments(iqn=row.iqn)
-            in_force = volume.state is State.READY and any(current.state != DETACHING for current in now)
-            target = self._attachments.target(backend, volume, row)
-        if not in_force:
-            return 0
-        try:
-            await self._exporter.export(target)
-        except OnelunError as error:
-            log.error("export failed=%s reason=%s", row.iqn, error)
-            return 0
+            if volume.state is not State.READY or all(current.state == DETACHING for current in now):
+                return 0
+        await self._exporter.export(await self._offers.target(backend, volume, row))
         log.info("exported again=%s", row.iqn)
         return 1

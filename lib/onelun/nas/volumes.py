@@ -28,10 +28,12 @@ from onelun.rpc.message import (
     CloneZvol,
     CreateZvol,
     DelZvol,
+    ResizeZvol,
     SaveZvol,
     ZvolCloned,
     ZvolCreated,
     ZvolDeleted,
+    ZvolResized,
     ZvolSaved,
     checked_size,
 )
@@ -65,6 +67,7 @@ class Volumes:
 
         Raises Conflict when another one has the name, OutOfSpace.
         """
+        size = backend.rounded(size)
         present = await backend.find(name)
         if present is not None:
             if (present.owner, present.size_bytes, present.state, present.connected) == (
@@ -92,7 +95,9 @@ class Volumes:
             lock_name(backend, name), shared=(lock_name(backend, origin_name),), preemptible=True
         ):
             origin = await self._cloneable(backend, origin_name, request.owner)
-            size = max(origin.size_bytes, checked_size(request.size_bytes) if request.size_bytes else 0)
+            size = backend.rounded(
+                max(origin.size_bytes, checked_size(request.size_bytes) if request.size_bytes else 0)
+            )
             present = await backend.find(name)
             if present is not None:
                 if _complete(present, origin, size, request.owner):
@@ -104,6 +109,21 @@ class Volumes:
             if present is not None:
                 await backend.destroy(present)
         return ZvolCloned(uuid=volume.uuid, size_bytes=volume.size_bytes)
+
+    async def resize(self, request: ResizeZvol, job: Job) -> ZvolResized:
+        """Grow a volume, then let its targets and hosts see it. A repeat goes on where the first one ended."""
+        backend, meant = await self._pools.get(request.zvol, request.zpool)
+        pinned(meant, request.uuid)
+        size = checked_size(request.size_bytes)
+        async with self._locks.hold(lock_name(backend, meant.name)):
+            volume = await backend.find(meant.name)
+            if volume is None or volume.uuid != meant.uuid or volume.state is not State.READY:
+                raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
+            async with self._pools.promise(backend, size):
+                volume = await backend.grow(volume, size)
+            await self._attachments.grow(backend, volume, deadline=job.deadline, of=job.id)
+        log.info("resize zvol=%s pool=%s size=%s", volume.name, volume.pool, volume.size_bytes)
+        return ZvolResized(uuid=volume.uuid, size_bytes=volume.size_bytes)
 
     async def delete(self, request: DelZvol, job: Job) -> ZvolDeleted:
         """Erase a volume that nobody has."""

@@ -27,11 +27,25 @@ class SetZvol(Request, tag="set_zvol", frozen=True):
     uuid: str | None = None
     size_bytes: int | None = None
     readonly: bool = False
+    lun: int | None = None
     link: str | None = None
 
 
 class ZvolAttached(Reply, tag="zvol_attached", frozen=True):
     """`bdev` is the device; its identity has been verified when the request told it."""
+
+    bdev: str
+
+
+class GrowDev(Request, tag="grow_dev", frozen=True):
+    """See that the LUN of the connected `target` has become `size_bytes` long. Not connected: not_found."""
+
+    target: str
+    size_bytes: int
+
+
+class DevGrown(Reply, tag="dev_grown", frozen=True):
+    """The device has the size."""
 
     bdev: str
 
@@ -77,6 +91,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     uuid: str
     size_bytes: int
     readonly: bool = False
+    lun: int | None = None
     links: tuple[str, ...] = ()
 
 

@@ -16,6 +16,7 @@ class MapZvol(Request, tag="map_zvol", frozen=True):
 
     `size` is GiB, a number or a string, as the seed has it; `size_bytes` wins over it. `path` is the `disk.N` that the
     host links to the device; with `cloud`, `vm` and `disk` it is the placement that `unmap_zvol` of the same names ends.
+    `beside` is a host that keeps the volume meanwhile: a migration from it runs.
     """
 
     zvol: str
@@ -29,6 +30,7 @@ class MapZvol(Request, tag="map_zvol", frozen=True):
     disk: int | None = None
     path: str | None = None
     readonly: bool = False
+    beside: str | None = None
 
 
 class ZvolMapped(Reply, tag="zvol_mapped", frozen=True):
@@ -65,6 +67,22 @@ class ZvolUnmapped(Reply, tag="zvol_unmapped", frozen=True):
     """`debt` is true when the host could not confirm and still owes the clean-up."""
 
     debt: bool = False
+
+
+class ResizeZvol(Request, tag="resize_zvol", frozen=True):
+    """Make a volume `size_bytes` long, on the hosts that have it too. That size already: success; smaller: refused."""
+
+    zvol: str
+    size_bytes: int
+    zpool: str | None = None
+    uuid: str | None = None
+
+
+class ZvolResized(Reply, tag="zvol_resized", frozen=True):
+    """The volume and its devices have the size."""
+
+    uuid: str
+    size_bytes: int
 
 
 class DelZvol(Request, tag="del_zvol", frozen=True):
@@ -155,6 +173,7 @@ class ZvolImporting(Reply, tag="zvol_importing", frozen=True):
     user: str
     secret: str
     lease_s: float
+    lun: int = 1
 
 
 class RenewImport(Request, tag="renew_import", frozen=True):
@@ -267,3 +286,47 @@ class PoolCapacityIs(Reply, tag="pool_capacity_is", frozen=True):
     total_bytes: int
     used_bytes: int
     free_bytes: int
+
+
+# For an initiator without a compute agent, as the drivers of OpenStack have it.
+
+
+class InitializeConnection(Request, tag="initialize_connection", frozen=True):
+    """Offer a volume to the initiator that `connector` describes: `initiator`, and if known `host` and `ip`.
+
+    It is an attachment like any other, of the host `connector:<initiator>`; no compute agent is asked, and the caller logs
+    in by itself. Repeating it gives the same answer.
+    """
+
+    zvol: str
+    connector: dict[str, Any]
+    zpool: str | None = None
+    uuid: str | None = None
+    readonly: bool = False
+
+
+class ConnectionInitialized(Reply, tag="connection_initialized", frozen=True):
+    """How to log in: `driver_volume_type` is iscsi, and `data` tells the rest.
+
+    It has target_discovered (false), target_iqn, target_portal (address:port), target_lun, volume_id, auth_method (CHAP),
+    auth_username, auth_password, access_mode (rw or ro), encrypted (false) and qos_specs (null).
+    """
+
+    driver_volume_type: str
+    data: dict[str, Any]
+
+
+class TerminateConnection(Request, tag="terminate_connection", frozen=True):
+    """Revoke what initialize_connection gave: every session of that initiator ends, and it cannot log in again.
+
+    The caller has flushed and logged out before. Not offered to it: success.
+    """
+
+    zvol: str
+    connector: dict[str, Any]
+    zpool: str | None = None
+    uuid: str | None = None
+
+
+class ConnectionTerminated(Reply, tag="connection_terminated", frozen=True):
+    """The initiator has the volume no more."""

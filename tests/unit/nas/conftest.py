@@ -29,6 +29,7 @@ class Node:
         self.initiator = f"iqn.2026-11.io.onelun.host:{name}"
         self.connected = {}
         self.links = {}
+        self.grown = {}
         self.present = True
         self.silent = False
         self.refuse = None
@@ -70,6 +71,9 @@ class Nodes:
                 if request.link:
                     there.links[request.link] = request.target
                 return m.ZvolAttached(bdev=f"/dev/loop{len(there.connected)}")
+            case m.GrowDev():
+                there.grown[request.target] = request.size_bytes
+                return m.DevGrown(bdev="/dev/loop1")
             case m.TearDown() if there.dead and not request.force and not request.keep_device:
                 raise CommandFailed("cannot flush the device")
             case m.TearDown():
