@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -14,6 +15,9 @@ from onelun.errors import Rejected
 from onelun.naming import checked_initiator, checked_name, checked_uuid
 
 DEFAULT_PATH = "/etc/onelun/onelun.toml"
+# zfs(8): names of components; lvm(8): "Valid names".
+_DATASET = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*(?:/[A-Za-z0-9][A-Za-z0-9_.:-]*)*")
+_LVM_NAME = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]*")
 _NOT_ZERO = ("accept_s", "finish_s", "copy_s", "progress_s", "probe_s", "high_water", "per_host")
 
 
@@ -72,11 +76,34 @@ class Tgt(_Section, frozen=True, kw_only=True):
     port: int = 3260
 
 
-class Pool(_Section, frozen=True, kw_only=True):
-    """One pool: which backend makes its volumes, and where. `path` is a directory for `file`."""
+class Lio(_Section, frozen=True, kw_only=True):
+    """The kernel's target service: where initiators reach it."""
 
-    backend: str
+    address: str
+    port: int = 3260
+
+
+class FilePool(_Section, frozen=True, kw_only=True, tag_field="backend", tag="file"):
+    """Volumes as files in the directory `path`."""
+
     path: str
+
+
+class ZfsPool(_Section, frozen=True, kw_only=True, tag_field="backend", tag="zfs"):
+    """Volumes as zvols below `dataset`; `properties` (volblocksize, compression, ...) are given to each new one."""
+
+    dataset: str
+    properties: dict[str, str] = {}
+
+
+class LvmPool(_Section, frozen=True, kw_only=True, tag_field="backend", tag="lvm"):
+    """Volumes as thin volumes of `thin_pool` in the volume group `vg`."""
+
+    vg: str
+    thin_pool: str
+
+
+Pool = FilePool | ZfsPool | LvmPool
 
 
 class Nas(_Section, frozen=True, kw_only=True):
@@ -84,14 +111,18 @@ class Nas(_Section, frozen=True, kw_only=True):
 
     name: str
     state: str = "/var/lib/onelun/nas"
-    exporter: str = "tgt"
+    exporter: Literal["lio", "tgt"] = "lio"
     tgt: Tgt | None = None
+    lio: Lio | None = None
     pools: dict[str, Pool]
     default_pool: str | None = None
 
 
 class Compute(_Section, frozen=True, kw_only=True):
-    """A compute agent. `datastores` is OpenNebula's DATASTORE_LOCATION; `owner` owns links and directories there."""
+    """A compute agent. `datastores` is OpenNebula's DATASTORE_LOCATION; `owner` owns links and directories there.
+
+    After a boot it reports ready when each NAS has given back what it had here, or after `ready_s`.
+    """
 
     name: str
     state: str = "/var/lib/onelun/compute"
@@ -99,8 +130,9 @@ class Compute(_Section, frozen=True, kw_only=True):
     devices: str = "/dev/onelun"
     datastores: str = "/var/lib/one/datastores"
     owner: str = "oneadmin"
-    connector: str = "userspace"
+    connector: Literal["iscsi", "userspace"] = "iscsi"
     initiator: str
+    ready_s: float = 90.0
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -191,10 +223,27 @@ def _check_nas(nas: Nas) -> None:
         raise Rejected("nas.pools names no pool")
     for name, pool in nas.pools.items():
         checked_name(name, "name of a pool (nas.pools)")
-        if not pool.path.startswith("/"):
-            raise Rejected(f"nas.pools.{name}.path must begin with /")
+        _check_pool(name, pool)
     if nas.default_pool not in (None, *nas.pools):
         raise Rejected(f"nas.default_pool is {nas.default_pool!r}, which nas.pools does not have")
+    if getattr(nas, nas.exporter) is None:
+        raise Rejected(
+            f"nas.exporter is {nas.exporter}, and no section [nas.{nas.exporter}] tells the address of the portal"
+        )
+
+
+def _check_pool(name: str, pool: Pool) -> None:
+    match pool:
+        case FilePool():
+            if not pool.path.startswith("/"):
+                raise Rejected(f"nas.pools.{name}.path must begin with /")
+        case ZfsPool():
+            if not _DATASET.fullmatch(pool.dataset):
+                raise Rejected(f"nas.pools.{name}.dataset is {pool.dataset!r}: it should be such as tank/onelun")
+        case LvmPool():
+            for key, text in (("vg", pool.vg), ("thin_pool", pool.thin_pool)):
+                if not _LVM_NAME.fullmatch(text):
+                    raise Rejected(f"nas.pools.{name}.{key} is {text!r}, which is no name in LVM")
 
 
 def _check_initiator(text: str, key: str) -> None:

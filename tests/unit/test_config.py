@@ -4,11 +4,13 @@ import pytest
 from click.testing import CliRunner
 
 from onelun.cli.main import main
-from onelun.config import load
+from onelun.config import LvmPool, ZfsPool, load
 from onelun.errors import Rejected
 
 FRONTEND = '[frontend]\ncloud = "4f2c1f0e-7a55-4c58-9b5c-0c7f3a6f1a01"\n'
-NAS = '[nas]\nname = "nas1"\n[nas.pools.tank]\nbackend = "file"\npath = "/srv/tank"\n'
+NAS = '[nas]\nname = "nas1"\n[nas.pools.tank]\nbackend = "file"\npath = "/srv/tank"\n[nas.lio]\naddress = "192.0.2.1"\n'
+ZFS = NAS.replace('"file"', '"zfs"').replace('path = "/srv/tank"', 'dataset = "tank/onelun"')
+LVM = NAS.replace('"file"', '"lvm"').replace('path = "/srv/tank"', 'vg = "vg0"\nthin_pool = "thin"')
 
 
 @pytest.fixture
@@ -47,6 +49,15 @@ def test_every_value_says_where_it_came_from(written):
         (NAS.replace("tank]", "'../x']"), "nas.pools"),
         (NAS.replace('name = "nas1"', 'name = "nas1"\ndefault_pool = "lake"'), "default_pool"),
         ('[nas]\nname = "nas1"\n[nas.pools]\n', "names no pool"),
+        (NAS.replace("[nas.lio]", "[nas.tgt]"), r"no section \[nas\.lio\]"),
+        (NAS.replace('"file"', '"tape"'), "tape"),
+        (NAS.replace('"file"', '"zfs"'), "path"),
+        (ZFS.replace("dataset", "pool"), "pool"),
+        (ZFS.replace("tank/onelun", "tank/../x"), "nas.pools.tank.dataset"),
+        (ZFS.replace("tank/onelun", "-o"), "nas.pools.tank.dataset"),
+        (LVM.replace('"vg0"', '"-vg0"'), "nas.pools.tank.vg"),
+        (LVM.replace('"thin"', '"a/b"'), "nas.pools.tank.thin_pool"),
+        ('[compute]\nname = "node1"\nconnector = "fc"\ninitiator = "iqn.2026-11.io.onelun.host:n"\n', "connector"),
         ('[compute]\nname = "node1"\n', "initiator"),
         ('[limits]\naccept_s = "soon"\n', "accept_s"),
         ("[limits]\naccept_s = -1\n", "limits.accept_s"),
@@ -61,6 +72,14 @@ def test_every_value_says_where_it_came_from(written):
 def test_a_configuration_that_cannot_be_is_refused_naming_the_key(written, text, what):
     with pytest.raises(Rejected, match=what):
         load(written(text))
+
+
+def test_each_kind_of_pool_has_its_own_settings(written):
+    zfs = load(written(ZFS + "[nas.pools.tank.properties]\nvolblocksize = '16K'\n")).config.nas
+    lvm = load(written(LVM)).config.nas
+
+    assert zfs.pools == {"tank": ZfsPool(dataset="tank/onelun", properties={"volblocksize": "16K"})}
+    assert lvm.pools == {"tank": LvmPool(vg="vg0", thin_pool="thin")}
 
 
 def test_a_missing_file_is_named():

@@ -6,31 +6,41 @@ import os
 
 import click
 
-from onelun.cli.serving import loaded, log_to_stderr, run_until_signalled, section
-from onelun.compute.agent import ComputeAgent, run_dir
-from onelun.compute.connectors.base import Connector
-from onelun.compute.connectors.userspace import UserspaceConnector
+from onelun.cli.check import report
+from onelun.cli.engines import connector_of
+from onelun.cli.serving import loaded, log_to_stderr, notifying, run_until_signalled, section
+from onelun.compute.agent import ComputeAgent
 from onelun.config import Compute, Config
-from onelun.errors import Rejected
 from onelun.rpc.journal import Journal
 from onelun.rpc.link import Link
 from onelun.rpc.server import Server
 
 
-@click.command("compute")
+@click.group("compute", invoke_without_command=True)
 @click.option("--debug", is_flag=True, help="Log every command that is run.")
-def compute(*, debug: bool) -> None:
+@click.pass_context
+def compute(context: click.Context, *, debug: bool) -> None:
     """Connect volumes on this host for its VMs until SIGTERM. What is connected then stays connected."""
+    if context.invoked_subcommand is not None:
+        return
     log_to_stderr(debug=debug)
     config = loaded()
     run_until_signalled(_serve(config, section(config.compute, "compute")))
+
+
+@compute.command("check")
+def check() -> None:
+    """Name what would stand in the way of serving: connector, broker. Changes nothing; exits with 1 when there is any."""
+    config = loaded()
+    mine = section(config.compute, "compute")
+    report(config, mine.name, {f"connector {mine.connector}": connector_of(mine).check})
 
 
 async def _serve(config: Config, mine: Compute) -> None:
     link = Link(
         config.broker.url, name=mine.name, exchange=config.broker.exchange, heartbeat_s=config.broker.heartbeat_s
     )
-    agent = ComputeAgent(mine, config.limits, _connector(mine))
+    agent = ComputeAgent(mine, config.limits, connector_of(mine))
     try:
         # The lock of the state directory comes first: two agents must not write one journal.
         await agent.start()
@@ -46,7 +56,8 @@ async def _serve(config: Config, mine: Compute) -> None:
         )
         await link.open()
         try:
-            await server.serve()
+            async with notifying(_ready(server, agent, mine)):
+                await server.serve()
         finally:
             await journal.close()
     finally:
@@ -54,7 +65,6 @@ async def _serve(config: Config, mine: Compute) -> None:
         agent.close()
 
 
-def _connector(mine: Compute) -> Connector:
-    if mine.connector != "userspace":
-        raise Rejected(f"compute.connector is {mine.connector!r}; there is: userspace")
-    return UserspaceConnector(f"{run_dir(mine)}/targets", node=mine.name)
+async def _ready(server: Server, agent: ComputeAgent, mine: Compute) -> None:
+    await server.serving.wait()
+    await agent.readiness.wait(mine.ready_s)

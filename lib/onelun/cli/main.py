@@ -11,6 +11,7 @@ import onelun
 # Subcommand → module that has a click command of that name; importing pika and the rest for `--help` would be waste.
 _COMMANDS = {
     "action": "onelun.cli.action",
+    "ask": "onelun.cli.ask",
     "broker": "onelun.cli.broker",
     "compute": "onelun.cli.compute",
     "config": "onelun.cli.config",

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 
 import click
 
-from onelun.cli.serving import loaded, log_to_stderr, run_until_signalled, section
-from onelun.config import Config, Nas, Pool
-from onelun.errors import Rejected
-from onelun.model import Portal
+from onelun.cli.check import Part, report
+from onelun.cli.engines import backend_of, exporter_of
+from onelun.cli.serving import loaded, log_to_stderr, notifying, run_until_signalled, section
+from onelun.config import Config, Nas
 from onelun.nas.agent import NasAgent
-from onelun.nas.backends.base import Backend
-from onelun.nas.backends.file import FileBackend
-from onelun.nas.exporters.base import Exporter
-from onelun.nas.exporters.tgt import TgtExporter
-from onelun.nas.identity import Identity
+from onelun.nas.identity import Identity, known_agent
 from onelun.rpc.client import Client
 from onelun.rpc.journal import Journal
 from onelun.rpc.link import Link
@@ -44,8 +41,20 @@ def take_pool(pool: str) -> None:
     if pool not in mine.pools:
         raise click.ClickException(f"[nas.pools] has no {pool}")
     os.makedirs(mine.state, mode=0o700, exist_ok=True)
-    asyncio.run(_backend(pool, mine.pools[pool]).take(Identity(mine.state).agent))
+    asyncio.run(backend_of(pool, mine.pools[pool]).take(Identity(mine.state).agent))
     click.echo(f"pool {pool} now belongs to this agent")
+
+
+@nas.command("check")
+def check() -> None:
+    """Name what would stand in the way of serving: pools, targets, broker. Changes nothing; exits with 1 when there is any."""
+    config = loaded()
+    mine = section(config.nas, "nas")
+    agent = known_agent(mine.state)
+    parts: dict[str, Part] = {
+        f"pool {name}": partial(backend_of(name, pool).check, agent, None) for name, pool in mine.pools.items()
+    }
+    report(config, mine.name, {**parts, f"exporter {mine.exporter}": exporter_of(mine).check})
 
 
 async def _serve(config: Config, mine: Nas) -> None:
@@ -53,31 +62,17 @@ async def _serve(config: Config, mine: Nas) -> None:
         config.broker.url, name=mine.name, exchange=config.broker.exchange, heartbeat_s=config.broker.heartbeat_s
     )
     client = Client(link, config.limits)
-    backends = {name: _backend(name, pool) for name, pool in mine.pools.items()}
-    agent = NasAgent(mine.name, mine.state, backends, _exporter(mine), client, config.limits, mine.default_pool)
+    backends = {name: backend_of(name, pool) for name, pool in mine.pools.items()}
+    agent = NasAgent(mine.name, mine.state, backends, exporter_of(mine), client, config.limits, mine.default_pool)
     journal = Journal(os.path.join(mine.state, "journal.sqlite"))
     server = Server(link, mine.name, journal, agent.handlers(), role="nas", limits=config.limits)
     try:
         await agent.start()
         await link.open()
-        async with agent.working():
+        async with agent.working(), notifying(server.serving.wait()):
             await server.serve()
     finally:
         await journal.close()
         await client.close()
         await link.close()
         agent.close()
-
-
-def _backend(name: str, pool: Pool) -> Backend:
-    if pool.backend == "file":
-        return FileBackend(name, pool.path)
-    raise Rejected(f"nas.pools.{name}.backend is {pool.backend!r}; there is: file")
-
-
-def _exporter(mine: Nas) -> Exporter:
-    if mine.exporter != "tgt":
-        raise Rejected(f"nas.exporter is {mine.exporter!r}; there is: tgt")
-    if mine.tgt is None:
-        raise Rejected("nas.exporter is tgt, and there is no section [nas.tgt] that says where tgtd is")
-    return TgtExporter(mine.name, mine.tgt.control, Portal(mine.tgt.address, mine.tgt.port))

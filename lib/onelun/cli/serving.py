@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from typing import Any, TypeVar
 
 import click
@@ -68,3 +70,30 @@ async def _cancelled_by_signals(work: Coroutine[Any, Any, None]) -> None:
         await task
     if not stopping and task.cancelled():
         raise Rejected("the work was cancelled from within")
+
+
+@contextlib.asynccontextmanager
+async def notifying(ready: Awaitable[Any]) -> AsyncIterator[None]:
+    """Tell systemd that the service is ready when `ready` has come, while the body serves."""
+
+    async def tell() -> None:
+        await ready
+        logging.getLogger(__name__).info("ready")
+        _notify("READY=1")
+
+    telling = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await telling
+
+
+def _notify(state: str) -> None:
+    """One datagram to the socket that systemd names (sd_notify(3)); without it nobody waits."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unix:
+        unix.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)

@@ -27,6 +27,7 @@ def _nas(place: Place) -> Settings:
     return {
         "name": NAS,
         "state": place.path("hosts", NAS, "state"),
+        "exporter": "tgt",
         "tgt": {"control": tgt_control(place), "address": place.address(NAS), "port": PORT},
         "pools": {POOL: {"backend": "file", "path": place.pool}},
         "default_pool": POOL,
@@ -40,6 +41,7 @@ def _compute(place: Place, node: str) -> Settings:
         "run": place.path("hosts", node, "run"),
         "datastores": place.datastores,
         "owner": f"{place.frontend_uid}:{place.frontend_uid}",
+        "connector": "userspace",
         "initiator": f"iqn.2026-11.io.onelun.host:{node}",
     }
 
