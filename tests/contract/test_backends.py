@@ -2,133 +2,26 @@
 
 import asyncio
 import os
-import shutil
 import time
-import uuid as uuids
 
 import msgspec
 import pytest
-from tests.support.filesystems import mounted
+from tests.support.pools import (
+    AGENT,
+    CLOUD,
+    DISK,
+    IMAGE,
+    MIB,
+    OTHER_AGENT,
+    OTHER_CLOUD,
+    names,
+    new,
+    ready,
+    silent,
+)
 
 from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
 from onelun.model import Attachment, Kind, Owner, State
-from onelun.nas.backends.file import FileBackend
-from onelun.nas.backends.memory import MemoryBackend
-
-MIB = 1 << 20
-AGENT = "0b6a4e0e-57a1-4d7c-9a64-4d9d5f1d7a10"
-OTHER_AGENT = "1c7b5f1f-68b2-4e8d-8b75-5eae602e8b21"
-CLOUD = "4f2c1f0e-7a55-4c58-9b5c-0c7f3a6f1a01"
-OTHER_CLOUD = "5a3d2a1f-8b66-4d69-8c6d-1d8a4b7a2b12"
-IMAGE = Owner(kind=Kind.IMAGE, cloud=CLOUD, image_id=1, regtime=1700000000)
-DISK = Owner(kind=Kind.DISK, cloud=CLOUD, vm_id=3, disk_id=0)
-FILESYSTEMS = ("ext4", "xfs", "btrfs")
-
-
-class MemoryPool:
-    """A pool in memory, with its content reached as an initiator would."""
-
-    shares = True
-
-    def __init__(self):
-        self.backend = MemoryBackend("tank", total_bytes=256 * MIB)
-
-    def again(self):
-        """What a restarted agent would hold."""
-        return self.backend
-
-    def write(self, volume, offset, content):
-        self.backend.write(volume, offset, content)
-
-    def read(self, volume, offset, length):
-        return self.backend.read(volume, offset, length)
-
-    def length(self, volume):
-        return volume.size_bytes
-
-
-class FilePool:
-    """A pool in a directory, with its content reached through the device."""
-
-    def __init__(self, path, *, shares):
-        self.path = str(path)
-        self.shares = shares
-        self.backend = FileBackend("tank", self.path)
-
-    def again(self):
-        return FileBackend("tank", self.path)
-
-    def write(self, volume, offset, content):
-        descriptor = os.open(self.backend.device(volume), os.O_WRONLY)
-        try:
-            assert os.pwrite(descriptor, content, offset) == len(content)
-        finally:
-            os.close(descriptor)
-
-    def read(self, volume, offset, length):
-        descriptor = os.open(self.backend.device(volume), os.O_RDONLY)
-        try:
-            return os.pread(descriptor, length, offset)
-        finally:
-            os.close(descriptor)
-
-    def length(self, volume):
-        return os.stat(self.backend.device(volume)).st_size
-
-
-@pytest.fixture(scope="module", params=["memory", "directory", *FILESYSTEMS])
-def place(request, tmp_path_factory):
-    """The medium's name and a directory on it."""
-    kind = request.param
-    directory = tmp_path_factory.mktemp(kind)
-    if kind not in FILESYSTEMS:
-        yield kind, directory
-        return
-    with mounted(kind, directory) as mount:
-        yield kind, mount
-
-
-@pytest.fixture
-def medium(place, tmp_path_factory):
-    """A fresh pool on the medium."""
-    kind, directory = place
-    if kind == "memory":
-        yield MemoryPool()
-        return
-    path = directory / "pool"
-    path.mkdir()
-    # What `directory` is on is the machine's affair; the others must behave as their kind does.
-    yield FilePool(path, shares={"xfs": True, "btrfs": True, "ext4": False}.get(kind))
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-async def pool(medium):
-    """The pool, opened by its agent."""
-    await medium.backend.open(AGENT, CLOUD)
-    return medium
-
-
-def new():
-    return str(uuids.uuid4())
-
-
-def silent(done, total):
-    pass
-
-
-async def ready(pool, name, *, size=MIB, owner=IMAGE, content=b""):
-    """A published volume with `content` at its beginning."""
-    uuid = new()
-    built = await pool.backend.create(name, uuid, size, owner)
-    if content:
-        pool.write(built, 0, content)
-    return await pool.backend.publish(uuid)
-
-
-async def names(pool, *states):
-    return sorted(v.name for v in await pool.backend.volumes() if not states or v.state in states)
-
 
 # The pool
 
@@ -195,8 +88,7 @@ async def test_volumes_of_no_cloud_go_into_any_pool(pool):
 async def test_capacity_tells_what_writing_takes(pool):
     before = await pool.backend.capacity()
     volume = await ready(pool, "one-1", size=32 * MIB, content=os.urandom(16 * MIB))
-    if isinstance(pool, FilePool):
-        os.sync()
+    pool.settle()
 
     after = await pool.backend.capacity()
 
@@ -218,8 +110,8 @@ async def test_a_created_volume_is_building_reads_as_zeros_and_has_no_name_yet(p
     assert (volume.pool, volume.name, volume.uuid) == ("tank", "one-1", uuid)
     assert (volume.state, volume.owner, volume.size_bytes) == (State.BUILDING, IMAGE, 3 * MIB)
     assert abs(volume.made_at - time.time()) < 60
-    assert pool.length(volume) == 3 * MIB
-    assert pool.read(volume, 0, 3 * MIB) == bytes(3 * MIB)
+    assert await pool.length(volume) == 3 * MIB
+    assert await pool.read(volume, 0, 3 * MIB) == bytes(3 * MIB)
     assert await pool.backend.find("one-1") is None
     assert await pool.backend.find_uuid(uuid) == volume
     assert await pool.backend.volumes() == [volume]
@@ -229,10 +121,10 @@ async def test_a_created_volume_is_building_reads_as_zeros_and_has_no_name_yet(p
 async def test_creating_again_with_equal_facts_returns_the_one_there_is(pool):
     uuid = new()
     first = await pool.backend.create("one-1", uuid, MIB, IMAGE)
-    pool.write(first, 0, b"kept")
+    await pool.write(first, 0, b"kept")
 
     assert await pool.backend.create("one-1", uuid, MIB, IMAGE) == first
-    assert pool.read(first, 0, 4) == b"kept"
+    assert await pool.read(first, 0, 4) == b"kept"
 
     published = await pool.backend.publish(uuid)
     assert await pool.backend.create("one-1", uuid, MIB, IMAGE) == published
@@ -293,14 +185,14 @@ async def test_a_uuid_that_is_none_is_refused_and_finds_nothing(pool, uuid):
 async def test_publishing_shows_the_volume_ready_under_its_name(pool):
     uuid = new()
     built = await pool.backend.create("one-1", uuid, MIB, IMAGE)
-    pool.write(built, 4096, b"content")
+    await pool.write(built, 4096, b"content")
 
     volume = await pool.backend.publish(uuid)
 
     assert volume == msgspec.structs.replace(built, state=State.READY)
     assert await pool.backend.find("one-1") == volume
     assert await pool.backend.find_uuid(uuid) == volume
-    assert pool.read(volume, 4096, 7) == b"content"
+    assert await pool.read(volume, 4096, 7) == b"content"
     assert await pool.again().find("one-1") == volume
 
 
@@ -326,21 +218,21 @@ async def test_publishing_under_a_taken_name_is_a_conflict_and_changes_nothing(p
 
     assert await pool.backend.find("one-1") == present
     assert await pool.backend.find_uuid(built.uuid) == built
-    assert pool.read(present, 0, 3) == b"old"
+    assert await pool.read(present, 0, 3) == b"old"
 
 
 async def test_publishing_with_replace_puts_the_old_volume_into_the_trash(pool):
     old = await ready(pool, "one-1", content=b"old")
     built = await pool.backend.create("one-1", new(), MIB, IMAGE)
-    pool.write(built, 0, b"new")
+    await pool.write(built, 0, b"new")
 
     volume = await pool.backend.publish(built.uuid, replace=old.uuid)
 
     assert await pool.backend.find("one-1") == volume
-    assert pool.read(volume, 0, 3) == b"new"
+    assert await pool.read(volume, 0, 3) == b"new"
     trashed = await pool.backend.find_uuid(old.uuid)
     assert trashed.state is State.TRASH
-    assert pool.read(trashed, 0, 3) == b"old"
+    assert await pool.read(trashed, 0, 3) == b"old"
     assert await pool.backend.publish(built.uuid, replace=old.uuid) == volume
 
 
@@ -386,8 +278,8 @@ async def test_a_clone_has_the_content_and_zeros_beyond_it(pool):
     assert built.state is State.BUILDING
     assert (clone.origin, clone.owner, clone.size_bytes) == (origin.uuid, DISK, 8 * MIB)
     assert (clone.connected, clone.attachments, clone.last_epoch) == (False, (), 0)
-    assert pool.length(clone) == 8 * MIB
-    assert pool.read(clone, 0, 8 * MIB) == content + bytes(5 * MIB)
+    assert await pool.length(clone) == 8 * MIB
+    assert await pool.read(clone, 0, 8 * MIB) == content + bytes(5 * MIB)
 
 
 async def test_a_clone_and_its_origin_go_ways_of_their_own(pool):
@@ -396,38 +288,38 @@ async def test_a_clone_and_its_origin_go_ways_of_their_own(pool):
     await pool.backend.clone(origin, "one-1-3-0", uuid, MIB, DISK, silent)
     clone = await pool.backend.publish(uuid)
 
-    pool.write(clone, 0, b"clone!")
-    pool.write(origin, 6, b"origin")
+    await pool.write(clone, 0, b"clone!")
+    await pool.write(origin, 6, b"origin")
 
-    assert pool.read(clone, 0, 18) == b"clone!commoncommon"
-    assert pool.read(origin, 0, 18) == b"commonorigincommon"
+    assert await pool.read(clone, 0, 18) == b"clone!commoncommon"
+    assert await pool.read(origin, 0, 18) == b"commonorigincommon"
     await pool.backend.destroy(origin)
-    assert pool.read(clone, 0, 18) == b"clone!commoncommon"
+    assert await pool.read(clone, 0, 18) == b"clone!commoncommon"
 
 
 async def test_a_clone_keeps_the_holes(pool):
     origin = await ready(pool, "one-1", size=64 * MIB)
     for start in (0, 20 * MIB, 63 * MIB):
-        pool.write(origin, start, os.urandom(MIB))
+        await pool.write(origin, start, os.urandom(MIB))
     uuid = new()
 
     await pool.backend.clone(origin, "one-1-3-0", uuid, 64 * MIB, DISK, silent)
     clone = await pool.backend.publish(uuid)
 
     assert await pool.backend.usage(clone) < 8 * MIB
-    assert pool.read(clone, 0, 64 * MIB) == pool.read(origin, 0, 64 * MIB)
+    assert await pool.read(clone, 0, 64 * MIB) == await pool.read(origin, 0, 64 * MIB)
 
 
 async def test_a_clone_takes_no_space_where_the_filesystem_shares_blocks(pool):
     origin = await ready(pool, "one-1", size=32 * MIB, content=os.urandom(32 * MIB))
-    os.sync()
+    pool.settle()
     before = (await pool.backend.capacity()).used_bytes
     uuid = new()
 
     clone = await pool.backend.clone(origin, "one-1-3-0", uuid, 32 * MIB, DISK, silent)
-    os.sync()
+    pool.settle()
 
-    assert pool.read(clone, 0, 32 * MIB) == pool.read(origin, 0, 32 * MIB)
+    assert await pool.read(clone, 0, 32 * MIB) == await pool.read(origin, 0, 32 * MIB)
     taken = (await pool.backend.capacity()).used_bytes - before
     if pool.shares is not None:
         assert (taken < 4 * MIB) == pool.shares
@@ -441,7 +333,7 @@ async def test_a_clone_tells_its_progress_up_to_the_end(pool):
 
     assert told[-1] == (32 * MIB, 32 * MIB)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
-    if isinstance(pool, FilePool) and pool.shares is False:
+    if pool.shares is False:
         assert len(told) >= 3
 
 
@@ -449,11 +341,11 @@ async def test_cloning_the_same_uuid_again_starts_anew(pool):
     origin = await ready(pool, "one-1", content=b"origin")
     uuid = new()
     first = await pool.backend.clone(origin, "one-1-3-0", uuid, MIB, DISK, silent)
-    pool.write(first, 0, b"broken")
+    await pool.write(first, 0, b"broken")
 
     again = await pool.backend.clone(origin, "one-1-3-0", uuid, MIB, DISK, silent)
 
-    assert pool.read(again, 0, 6) == b"origin"
+    assert await pool.read(again, 0, 6) == b"origin"
     published = await pool.backend.publish(uuid)
     assert await pool.backend.clone(origin, "one-1-3-0", uuid, MIB, DISK, silent) == published
 
@@ -504,8 +396,7 @@ async def test_a_cancelled_clone_leaves_at_most_a_building_volume(pool):
 
     def slowly(done, total):
         loop.call_soon_threadsafe(begun.set)
-        if not isinstance(pool, MemoryPool):
-            time.sleep(0.05)
+        time.sleep(0.05)
 
     cloning = asyncio.create_task(pool.backend.clone(origin, "one-1-3-0", uuid, 64 * MIB, DISK, slowly))
     await asyncio.wait_for(begun.wait(), 20)
@@ -580,8 +471,8 @@ async def test_a_grown_volume_keeps_its_content_and_ends_in_zeros(pool):
     grown = await pool.backend.grow(volume, 3 * MIB)
 
     assert grown.size_bytes == 3 * MIB
-    assert pool.length(grown) == 3 * MIB
-    assert pool.read(grown, 0, 3 * MIB) == content + bytes(2 * MIB)
+    assert await pool.length(grown) == 3 * MIB
+    assert await pool.read(grown, 0, 3 * MIB) == content + bytes(2 * MIB)
     assert await pool.again().find("one-1") == grown
     assert await pool.backend.grow(grown, 3 * MIB) == grown
 
@@ -604,7 +495,7 @@ async def test_growing_beyond_the_pool_is_out_of_space_and_changes_nothing(pool)
         await pool.backend.grow(volume, (total // 512 + 1) * 512)
 
     assert await pool.backend.find("one-1") == volume
-    assert pool.length(volume) == MIB
+    assert await pool.length(volume) == MIB
 
 
 async def test_growing_an_absent_volume_is_not_found(pool):
@@ -626,7 +517,7 @@ async def test_a_trashed_volume_is_out_of_sight_and_keeps_its_data(pool):
     assert await pool.backend.find("one-1") is None
     trashed = await pool.backend.find_uuid(volume.uuid)
     assert trashed == msgspec.structs.replace(volume, state=State.TRASH)
-    assert pool.read(trashed, 0, 4) == b"data"
+    assert await pool.read(trashed, 0, 4) == b"data"
     assert await pool.again().volumes() == [trashed]
 
 
@@ -688,7 +579,7 @@ async def test_a_replaced_volume_counts_as_trashed_when_it_was_replaced(pool):
 @pytest.mark.parametrize("state", [State.BUILDING, State.READY, State.DELETING, State.TRASH])
 async def test_a_volume_is_destroyed_whatever_its_state(pool, state):
     volume = await pool.backend.create("one-1", new(), MIB, IMAGE)
-    pool.write(volume, 0, os.urandom(MIB))
+    await pool.write(volume, 0, os.urandom(MIB))
     if state is not State.BUILDING:
         volume = await pool.backend.publish(volume.uuid)
     if state is State.DELETING:
@@ -710,4 +601,4 @@ async def test_a_name_is_free_again_after_its_volume_is_destroyed(pool):
     second = await ready(pool, "one-1")
 
     assert second.uuid != first.uuid
-    assert pool.read(second, 0, 6) == bytes(6)
+    assert await pool.read(second, 0, 6) == bytes(6)

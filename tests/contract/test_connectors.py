@@ -7,22 +7,15 @@ import os
 import random
 import time
 import uuid as uuids
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 from tests.support.blocks import HOSTS, content, forget, leftovers, read, scribble, write
 from tests.support.iscsi import MIB, Lab, initiator
-from tests.support.iscsi import lab as make_lab
 
 from onelun.compute.connectors.base import Connector
 from onelun.errors import Busy, Conflict, NotFound, Rejected, Unreachable
-
-
-@pytest.fixture(params=["memory", "userspace"])
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with make_lab(request.param) as place:
-        yield place
 
 
 @pytest.fixture

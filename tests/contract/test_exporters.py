@@ -7,8 +7,7 @@ import uuid as uuids
 
 import msgspec
 import pytest
-from tests.support.requires import requires
-from tests.support.targets import MemoryNas, RefusedError, TgtNas
+from tests.support.targets import MemoryNas, RefusedError
 
 from onelun.errors import Conflict, NotFound, OnelunError, Rejected, Unreachable
 from onelun.model import Target
@@ -17,20 +16,6 @@ from onelun.naming import Source, target_account, target_iqn
 MIB = 1 << 20
 NODE1 = "iqn.2026-11.io.onelun.host:node1"
 NODE2 = "iqn.2026-11.io.onelun.host:node2"
-
-
-@pytest.fixture(params=["memory", "tgt"])
-def nas(request, tmp_path):
-    """A NAS's target daemon."""
-    if request.param == "memory":
-        yield MemoryNas()
-        return
-    requires("tgtd", "iscsi-inq", "iscsi-readcapacity16", "qemu-io")
-    made = TgtNas(tmp_path / "tgtd")
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ class Node:
 
 @pytest.fixture
 async def node() -> AsyncIterator[Node]:
-    with make_lab("userspace") as lab:
+    with make_lab(TgtLab) as lab:
         assert isinstance(lab, TgtLab)
         one = Node(lab)
         await one.agent.start()

@@ -33,7 +33,7 @@ from onelun.model import Portal
 
 @pytest.fixture
 async def iscsi() -> AsyncIterator[TgtLab]:
-    with make_lab("userspace") as place:
+    with make_lab(TgtLab) as place:
         assert isinstance(place, TgtLab)
         yield place
         await forget(place)

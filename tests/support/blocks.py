@@ -38,7 +38,7 @@ def leftovers(lab: Lab) -> list[str]:
     for name in HOSTS:
         if os.path.isdir(f"{lab.directory}/{name}"):
             found += os.listdir(f"{lab.directory}/{name}")
-    return found
+    return found + lab.leftovers()
 
 
 def daemons(lab: Lab, program: str, host: str = "node1") -> list[int]:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid as uuids
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -80,8 +80,18 @@ class Lab:
     def withdraw(self, export: Export) -> None:
         del self.targets[export.iqn]
 
+    def leftovers(self) -> list[str]:
+        """What of a connection only this lab knows of, as words for a person."""
+        return []
+
+    def stop(self) -> None:
+        """End what the lab began."""
+
 
 class MemoryLab(Lab):
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory, Portal("127.0.0.1", 3260))
+
     def connector(self, host: str) -> Connector:
         return MemoryConnector(f"{self.directory}/{host}", self.targets, closed={self.closed})
 
@@ -90,6 +100,7 @@ class TgtLab(Lab):
     """A tgtd of our own: its control socket is in our directory, its portal on a free port of loopback."""
 
     def __init__(self, directory: str) -> None:
+        requires("root", "loop", "fuse", "tgtd", "iscsi-inq", "qemu-storage-daemon", "nbdfuse", "losetup")
         super().__init__(directory, Portal("127.0.0.1", free_port()))
         self._tgtd = PrivateTgtd(directory, [str(self.portal)], threads=1)
         self._tgtd.start()
@@ -148,19 +159,14 @@ class TgtLab(Lab):
 
 
 @contextmanager
-def lab(kind: str) -> Iterator[Lab]:
-    """A lab of that kind in a directory of its own. Paths of unix sockets must be short."""
-    if kind != "memory":
-        requires("root", "loop", "fuse", "tgtd", "iscsi-inq", "qemu-storage-daemon", "nbdfuse", "losetup")
+def lab(kind: Callable[[str], Lab]) -> Iterator[Lab]:
+    """A lab of that class in a directory of its own. Paths of unix sockets must be short."""
     directory = tempfile.mkdtemp(prefix="onelun-")
     try:
-        if kind == "memory":
-            yield MemoryLab(directory, Portal("127.0.0.1", 3260))
-        else:
-            place = TgtLab(directory)
-            try:
-                yield place
-            finally:
-                place.stop()
+        place = kind(directory)
+        try:
+            yield place
+        finally:
+            place.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)

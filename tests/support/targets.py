@@ -9,6 +9,7 @@ import select
 import subprocess
 import time
 
+from tests.support.requires import requires
 from tests.support.tgt import PrivateTgtd, free_port
 
 from onelun.errors import NotFound, Rejected
@@ -24,7 +25,7 @@ class RefusedError(Exception):
 class MemoryNas:
     """Targets in memory; an initiator is a method call."""
 
-    def __init__(self):
+    def __init__(self, directory):
         self.exporter = MemoryExporter("nas1", Portal("127.0.0.1"))
 
     def again(self):
@@ -32,6 +33,9 @@ class MemoryNas:
 
     def stop(self):
         self.exporter.running = False
+
+    def close(self):
+        """Nothing is left of it."""
 
     def identity(self, target):
         """The serial and the size in bytes that an initiator sees. Raises RefusedError."""
@@ -96,6 +100,7 @@ class TgtNas:
     """A tgtd of the test's own; initiators are libiscsi's and qemu's programs."""
 
     def __init__(self, directory):
+        requires("tgtd", "iscsi-inq", "iscsi-readcapacity16", "qemu-io")
         self.port = free_port()
         self.tgtd = PrivateTgtd(directory, [f"127.0.0.1:{self.port}"], threads=2)
         self.tgtd.start()

@@ -1,0 +1,73 @@
+"""The engines that the suites run on: each is one line here, and a class in a file of tests/support."""
+
+import importlib
+
+import pytest
+from tests.support.iscsi import lab as make_lab
+from tests.support.pools import AGENT, CLOUD
+from tests.support.requires import guest
+
+_MACHINE = "tests.support.pools_memory_file"
+BACKENDS = [
+    pytest.param(f"{_MACHINE}:Memory", id="memory"),
+    pytest.param(f"{_MACHINE}:Directory", id="directory"),
+    pytest.param(f"{_MACHINE}:Ext4", id="ext4"),
+    pytest.param(f"{_MACHINE}:Xfs", id="xfs"),
+    pytest.param(f"{_MACHINE}:Btrfs", id="btrfs"),
+    pytest.param("tests.support.pools_zfs:Zfs", id="zfs", marks=guest("zfs")),
+    pytest.param("tests.support.pools_lvm:Lvm", id="lvm", marks=guest("lvm")),
+]
+EXPORTERS = [
+    pytest.param("tests.support.targets:MemoryNas", id="memory"),
+    pytest.param("tests.support.targets:TgtNas", id="tgt"),
+    pytest.param("tests.support.targets_lio:LioNas", id="lio", marks=guest("lio")),
+]
+CONNECTORS = [
+    pytest.param("tests.support.iscsi:MemoryLab", id="memory"),
+    pytest.param("tests.support.iscsi:TgtLab", id="userspace"),
+    pytest.param("tests.support.iscsi_open:OpenIscsiLab", id="iscsi", marks=guest("iscsi")),
+]
+
+
+def named(text):
+    """The class that `module:Class` names; its module may be of use in a guest alone."""
+    module, _, name = text.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def place(request, tmp_path_factory):
+    """The engine's medium."""
+    with named(request.param)(tmp_path_factory.mktemp("place")) as made:
+        yield made
+
+
+@pytest.fixture
+def medium(place):
+    """A fresh pool on it."""
+    with place.fresh() as fresh:
+        yield fresh
+
+
+@pytest.fixture
+async def pool(medium):
+    """The pool, opened by its agent."""
+    await medium.backend.open(AGENT, CLOUD)
+    return medium
+
+
+@pytest.fixture(params=EXPORTERS)
+def nas(request, tmp_path):
+    """A NAS's target daemon."""
+    made = named(request.param)(tmp_path / "nas")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(params=CONNECTORS)
+def lab(request):
+    """Targets, and hosts that may connect them."""
+    with make_lab(named(request.param)) as made:
+        yield made
