@@ -144,12 +144,14 @@ class ComputeAgent:
         held = {one.target.lower(): one for one in request.held}
         before = await self._host.attached()
         alive = {connected.iqn for connected, known in before if connected.alive and known}
+        # What the NAS has fenced can be flushed no more; what it has not may have writes that it still takes.
+        fenced = {iqn.lower() for iqn in request.fenced}
         surplus = {
-            connected.iqn: connected.alive
+            connected.iqn: connected.alive and connected.iqn not in fenced
             for connected, known in before
             if connected.iqn not in held and (known.nas == nas if known else naming.is_target_of(nas, connected.iqn))
         }
-        await asyncio.gather(*(self._drop(iqn, failed, job, force=not is_alive) for iqn, is_alive in surplus.items()))
+        await asyncio.gather(*(self._drop(iqn, failed, job, force=not flushes) for iqn, flushes in surplus.items()))
         await asyncio.gather(*(self._hold(nas, one, failed, job) for one in held.values()))
         self.readiness.synced(nas)
         self.readiness.holds(self._host.nases())

@@ -62,6 +62,7 @@ class Attachments:
             initiator = await self._hosts.initiator(host, deadline=deadline)
             wanted = Attachment(host=host, initiator=initiator, epoch=0, readonly=readonly, beside=beside)
             row = self._offers.standing(volume, wanted)
+            await self._pay(volume, host, deadline=deadline, of=of)
             if row is not None and not same(row, wanted):
                 await self._end_old(backend, row, deadline=deadline, of=of)
                 row = None
@@ -165,6 +166,13 @@ class Attachments:
             log.warning("detach unflushed=%s host=%s reason=%s", row.iqn, row.host, error)
             request = msgspec.structs.replace(request, force=True)
             await self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=of, step="force")
+
+    async def _pay(self, volume: Volume, host: str, *, deadline: Deadline, of: str) -> None:
+        """The host gives up what it still has of the volume from before a fence; nothing of that can be flushed."""
+        for debt in self._catalogue.debts(uuid=volume.uuid, host=host):
+            request = TearDown(target=debt.iqn, keep_link=True, force=True)
+            await self._hosts.ask(host, request, ZvolDetached, deadline=deadline, of=of, step=f"pay e{debt.epoch}")
+            self._catalogue.drop(debt)
 
     async def _end_old(self, backend: Backend, row: AttachmentRow, *, deadline: Deadline, of: str) -> None:
         request = TearDown(target=row.iqn, keep_link=True)

@@ -137,7 +137,7 @@ class Rounds:
                 for row in rows
                 if row.state not in (ATTACHING, DETACHING) and (h := await self._held(row)) is not None
             ]
-            request = SyncZvols(nas=self._offers.nas, held=tuple(held))
+            request = SyncZvols(nas=self._offers.nas, held=tuple(held), fenced=tuple(debt.iqn for debt in debts))
             of = str(uuids.uuid4())
             deadline = Deadline.after(self._limits.finish_s / 2)
             done = await self._hosts.ask(host, request, ZvolsSynced, deadline=deadline, of=of, step="sync")

@@ -96,10 +96,14 @@ class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SyncZvols(Request, tag="sync_zvols", frozen=True):
-    """Tell a host all attachments in force from `nas`: it connects those that are missing and drops every other of that NAS."""
+    """Tell a host all attachments in force from `nas`: it connects those that are missing and drops every other of that NAS.
+
+    `fenced` are targets that the NAS has ended without the host: they are dropped without a flush, even while open.
+    """
 
     nas: str
     held: tuple[Held, ...]
+    fenced: tuple[str, ...] = ()
 
 
 class ZvolsSynced(Reply, tag="zvols_synced", frozen=True):

@@ -104,6 +104,17 @@ async def test_what_another_nas_has_is_left_alone(bench: Bench) -> None:
     assert await targets(bench) == [other.target]
 
 
+async def test_what_the_nas_has_fenced_goes_also_while_it_is_open(bench: Bench) -> None:
+    request = bench.offer(link=bench.disk())
+    await bench.ask(request)
+
+    with opened(bench.device()):
+        reply = await bench.ask(SyncZvols(nas="nas1", held=(), fenced=(request.target,)))
+
+    assert reply.dropped == (request.target,)
+    assert await targets(bench) == bench.names() == []
+
+
 async def test_a_surplus_that_is_open_stays_and_is_told(bench: Bench) -> None:
     surplus, other = bench.offer("one-1"), bench.offer("one-2")
     await bench.ask(surplus)

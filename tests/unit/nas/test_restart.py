@@ -11,7 +11,16 @@ from onelun.model import Kind, Owner, State
 from onelun.nas.agent import NasAgent
 from onelun.nas.backends.memory import MemoryBackend
 from onelun.nas.identity import Identity
-from onelun.rpc.message import CreateZvol, FindPlacements, Hello, ImportZvol, MapZvol, RenewImport, UnmapZvol
+from onelun.rpc.message import (
+    CreateZvol,
+    FindPlacements,
+    Hello,
+    ImportZvol,
+    MapZvol,
+    RenewImport,
+    SyncZvols,
+    UnmapZvol,
+)
 
 from .conftest import CLOUD, MIB
 
@@ -206,6 +215,22 @@ async def test_a_debt_is_paid_when_the_host_is_back(begin):
 
     assert nas.catalogue.debts() == []
     assert nas.nodes["node1"].connected == {}
+    (synced,) = [request for request in nas.nodes["node1"].asked if isinstance(request, SyncZvols)]
+    assert len(synced.fenced) == 1
+
+
+async def test_a_host_that_is_given_the_volume_again_pays_its_debt_first(begin):
+    nas = await begin()
+    await _mapped(nas)
+    nas.nodes["node1"].present = False
+    await nas.ask(_unmap(force=True))
+    nas.nodes["node1"].present = True
+
+    await nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD))
+
+    assert nas.catalogue.debts() == []
+    (iqn,) = nas.nodes["node1"].connected
+    assert iqn in await nas.exporter.exports()
 
 
 async def test_an_unmap_that_a_silent_host_left_open_is_asked_again_by_the_round(begin):
