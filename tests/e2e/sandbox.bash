@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# What the e2e tests share: a sandbox, oned's two ways of calling, and one wrapper that says which status is expected.
+# What the e2e tests share: a sandbox.
 
-CHECKOUT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)
-bats_require_minimum_version 1.5.0
+# shellcheck source=tests/support/actions.bash
+. "${BASH_SOURCE[0]%/*}/../support/actions.bash"
 
 # sandbox_up [OPTION]...: a sandbox of this file's own; its number is in SANDBOX.
 sandbox_up() {
@@ -18,8 +18,9 @@ sandbox_env() {
 	local settings
 	settings=$("$CHECKOUT/scripts/sandbox" env --id "$SANDBOX") || return
 	eval "$settings"
+	ONELUN_SAFE_DIR=$ONELUN_SANDBOX
 	DIRECTORY=${ONELUN_DATASTORES%/*}//${ONELUN_DATASTORES##*/}/103
-	export DIRECTORY
+	export DIRECTORY ONELUN_SAFE_DIR
 }
 
 # sandbox_down: and nothing may be left.
@@ -37,88 +38,12 @@ pid_of() {
 # restart NAME: start again what was killed, and wait until it answers.
 restart() { "$CHECKOUT/scripts/sandbox" restart --id "$SANDBOX" "$1"; }
 
-# eventually SECONDS COMMAND...: until it succeeds.
-eventually() {
-	local end=$((SECONDS + $1))
-	shift
-	until "$@" 2>"$BATS_TEST_TMPDIR/eventually"; do
-		((SECONDS < end)) || {
-			cat "$BATS_TEST_TMPDIR/eventually" >&2
-			return 1
-		}
-		sleep 0.2
-	done
-}
-
 # on HOST COMMAND...: run it where the VM of that host (node1, node2, nas1) would.
 on() {
 	local enter=ONELUN_${1^^}
 	shift
 	# shellcheck disable=SC2086 # nsenter with its options
 	${!enter} "$@"
-}
-
-# run_action STATUS SCRIPT ARGUMENT...: run a driver script; stdin goes to it. Sets output, stderr and status.
-run_action() {
-	local expected=$1 script=$2
-	shift 2
-	local started=$SECONDS
-	run --separate-stderr timeout -k 5 150 "$CHECKOUT/$script" "$@"
-	# shellcheck disable=SC2154 # bats sets it
-	if [ "$status" != "$expected" ]; then
-		printf '%s %s\nstatus %s, expected %s, after %s s\nstdout: %s\nstderr: %s\n' \
-			"$script" "$*" "$status" "$expected" $((SECONDS - started)) "$output" "$stderr" >&2
-		return 1
-	fi
-}
-
-# document ID SIZE_MB [NAME=VALUE]...: DS_DRIVER_ACTION_DATA of an image. NAMEs: SOURCE, PATH, PERSISTENT, REGTIME, POOLS.
-document() {
-	local id=$1 size=$2 SOURCE='' PATH_='' PERSISTENT=0 REGTIME=1700000000 POOLS=nas1/tank setting
-	shift 2
-	for setting; do
-		case $setting in
-		SOURCE=*) SOURCE=${setting#*=} ;;
-		PATH=*) PATH_=${setting#*=} ;;
-		PERSISTENT=*) PERSISTENT=${setting#*=} ;;
-		REGTIME=*) REGTIME=${setting#*=} ;;
-		POOLS=*) POOLS=${setting#*=} ;;
-		esac
-	done
-	cat <<-XML
-		<DS_DRIVER_ACTION_DATA><IMAGE><ID>$id</ID><UID>0</UID><GID>0</GID><NAME>image $id</NAME><TYPE>2</TYPE><PERSISTENT>$PERSISTENT</PERSISTENT><REGTIME>$REGTIME</REGTIME><SOURCE><![CDATA[$SOURCE]]></SOURCE><PATH><![CDATA[$PATH_]]></PATH>${KIND-<FORMAT></FORMAT><FS></FS><DISK_TYPE>2</DISK_TYPE>}<SIZE>$size</SIZE><STATE>4</STATE><RUNNING_VMS>0</RUNNING_VMS><DATASTORE_ID>102</DATASTORE_ID><DATASTORE>onelun</DATASTORE><TEMPLATE></TEMPLATE></IMAGE><DATASTORE><ID>102</ID><NAME>onelun</NAME><DS_MAD>onelun</DS_MAD><TM_MAD>onelun</TM_MAD><BASE_PATH><![CDATA[$ONELUN_DATASTORES/102]]></BASE_PATH><TYPE>0</TYPE><TEMPLATE><ONELUN_POOLS><![CDATA[$POOLS]]></ONELUN_POOLS><SAFE_DIRS><![CDATA[$ONELUN_SANDBOX]]></SAFE_DIRS></TEMPLATE></DATASTORE></DS_DRIVER_ACTION_DATA>
-	XML
-}
-
-# ds STATUS ACTION ID SIZE_MB [NAME=VALUE]...: a datastore action as 6.8 and later call it.
-ds() {
-	local expected=$1 action=$2
-	shift 2
-	document "$@" | base64 -w0 >"$BATS_TEST_TMPDIR/stdin"
-	run_action "$expected" "datastore/onelun/$action" "$1" <"$BATS_TEST_TMPDIR/stdin"
-}
-
-# ds34 STATUS ACTION ID SIZE_MB [NAME=VALUE]...: the same as 3.4 calls it.
-ds34() {
-	local expected=$1 action=$2
-	shift 2
-	run_action "$expected" "datastore/onelun/$action" "$(KIND='<FSTYPE></FSTYPE>' document "$@" | base64 -w0)" "$1" </dev/null
-}
-
-# tm STATUS ACTION ARGUMENT...: a transfer action, arguments as they are.
-tm() {
-	local expected=$1 action=$2
-	shift 2
-	run_action "$expected" "tm/onelun/$action" "$@" </dev/null
-}
-
-# one_sentence PATTERN: stderr is one line, no traceback, and matches the extended regular expression.
-one_sentence() {
-	# shellcheck disable=SC2154 # bats sets it
-	if [ "$(grep -cvE '^(INFO|ERROR|WARN|DEBUG):|^ERROR MESSAGE ' <<<"$stderr")" != 1 ] || ! grep -qE "$1" <<<"$stderr"; then
-		printf 'expected one sentence with: %s\nstderr: %s\n' "$1" "$stderr" >&2
-		return 1
-	fi
 }
 
 # volume_file SOURCE: its data in the pool.
