@@ -32,6 +32,10 @@ class Pool(ABC):
     backend: Backend
     # Whether clones and snapshots share blocks; None where that is the machine's affair.
     shares: bool | None
+    # Whether a volume's device is a path that can be opened.
+    devices = True
+    # Whether the storage keeps the moment of a snapshot in whole seconds only.
+    whole_seconds = False
 
     @abstractmethod
     def again(self) -> Backend:

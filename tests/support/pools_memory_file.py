@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 import uuid as uuids
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ class MemoryPool(Pool):
     """Its content is reached by the backend's own methods."""
 
     shares = True
+    devices = False
 
     def __init__(self):
         self.backend = MemoryBackend("tank", total_bytes=256 * MIB)
@@ -94,6 +96,10 @@ class FilePool(DevicePool):
             yield
         finally:
             filler.unlink()
+            # XFS gives the blocks back some time after.
+            until = time.monotonic() + 10
+            while os.statvfs(self._mount).f_bavail < told.f_bavail * 9 // 10 and time.monotonic() < until:
+                time.sleep(0.01)
 
     @contextlib.contextmanager
     def _read_only(self):
