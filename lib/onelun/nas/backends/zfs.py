@@ -1,0 +1,256 @@
+"""The backend `zfs`: one zvol per volume below a dataset, cloned by snapshot and clone.
+
+Each change is one act of ZFS, or a row of acts that a repeat or `open` completes. A row is not broken off when its caller
+is cancelled: no part of it takes long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from onelun.errors import NotFound
+from onelun.model import Capacity, Owner, Snapshot, State, Volume
+from onelun.nas.backends import rules
+from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.backends.zfs_building import Builder, rounded
+from onelun.nas.backends.zfs_command import Zfs
+from onelun.nas.backends.zfs_device import Devices
+from onelun.nas.backends.zfs_health import Health
+from onelun.nas.backends.zfs_ownership import Ownership
+from onelun.nas.backends.zfs_places import NEW, TRASH, is_name, is_uuid
+from onelun.nas.backends.zfs_removal import Removal
+from onelun.nas.backends.zfs_repair import Repair
+from onelun.nas.backends.zfs_snapshots import Snapshots
+from onelun.nas.backends.zfs_tree import Entry, Tree
+from onelun.nas.backends.zfs_volumes import VISIBLE, Volumes
+
+_Result = TypeVar("_Result")
+
+# A cancelled row of acts ends in a moment; one whose zpool hangs is left to it after this.
+_CANCEL_S = 10.0
+_PLACES = {State.BUILDING: NEW, State.TRASH: TRASH}
+
+
+class ZfsBackend(Backend):
+    """The volumes below `dataset`. `properties` are given to each new one; a device is waited for at most `udev_s`."""
+
+    def __init__(
+        self, pool: str, dataset: str, *, properties: Mapping[str, str] | None = None, udev_s: float = 10.0
+    ) -> None:
+        """Raises Rejected for properties that a volume cannot have."""
+        self.pool = pool
+        zfs = Zfs(pool, dataset)
+        self._tree = Tree(zfs)
+        self._devices = Devices(zfs, udev_s)
+        self._owned = Ownership(zfs, self._tree)
+        removal = Removal(zfs, self._tree, self._devices)
+        builder = Builder(zfs, self._tree, properties or {})
+        self._snapshots = Snapshots(zfs, self._tree, self._devices, removal, builder.given)
+        self._volumes = Volumes(zfs, self._tree, self._owned, builder, removal, self._snapshots)
+        self._repair = Repair(zfs, self._tree, removal)
+        self._health = Health(zfs, self._tree)
+        # What changes a name's volume in two steps, and who reads the name meanwhile, take turns.
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def check(self, agent: str, cloud: str | None) -> list[str]:
+        """See the base."""
+        return await self._health.check(agent, cloud)
+
+    async def open(self, agent: str, cloud: str | None) -> None:
+        """See the base. What an interruption left between two acts is ended here, when this object opens it first."""
+
+        async def step() -> None:
+            first = self._owned.agent is None
+            await self._owned.open(await self._health.usable(), agent, cloud)
+            if first:
+                await self._repair.finish()
+
+        await _whole(step())
+
+    async def take(self, agent: str) -> None:
+        """See the base."""
+        await self._owned.take(agent)
+
+    async def serial(self) -> int:
+        """See the base."""
+        return await self._owned.serial()
+
+    async def set_serial(self, serial: int) -> None:
+        """See the base."""
+        await self._owned.set_serial(serial)
+
+    async def capacity(self) -> Capacity:
+        """See the base. What others use of the zpool counts as not free; what thin volumes may still ask for does not."""
+        return (await self._tree.look()).capacity()
+
+    def rounded(self, size_bytes: int) -> int:
+        """See the base: the next whole MiB."""
+        return rounded(size_bytes)
+
+    async def volumes(self) -> list[Volume]:
+        """See the base. A dataset that says it is ours and cannot be read is named in the log, once."""
+        return [entry.volume for entry in await self._tree.entries() if entry.volume is not None]
+
+    async def find(self, name: str) -> Volume | None:
+        """See the base."""
+        if not is_name(name):
+            return None
+        async with self._turn(name):
+            entry = (await self._tree.look(name)).visible(name)
+        return entry.volume if entry is not None else None
+
+    async def find_uuid(self, uuid: str) -> Volume | None:
+        """See the base."""
+        if not is_uuid(uuid):
+            return None
+        async with self._turn(self._tree.name_of(uuid)):
+            entry = (await self._tree.seek(uuid, thorough=True)).by_uuid(uuid)
+        return entry.volume if entry is not None else None
+
+    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+        """See the base. Blocks are given when they are written: OutOfSpace is only said of more than the pool has in all."""
+        rules.check_new(name, uuid, size_bytes)
+        return await _whole(self._volumes.create(name, uuid, size_bytes, owner))
+
+    async def clone(
+        self,
+        origin: Volume,
+        name: str,
+        uuid: str,
+        size_bytes: int,
+        owner: Owner,
+        progress: Progress,
+        *,
+        snapshot: str | None = None,
+    ) -> Volume:
+        """See the base. Nothing is copied."""
+        rules.check_new(name, uuid, size_bytes)
+        volume = await _whole(self._volumes.clone(origin, name, uuid, size_bytes, owner, snapshot))
+        progress(volume.size_bytes, volume.size_bytes)
+        return volume
+
+    async def publish(self, uuid: str, *, replace: str | None = None) -> Volume:
+        """See the base."""
+        name = self._tree.name_of(uuid)
+        if name is None:
+            known = await self.find_uuid(uuid)
+            if known is None:
+                raise NotFound(f"pool {self.pool} has no volume {uuid} to publish")
+            name = known.name
+        return await _whole(self._in_turn(name, self._volumes.publish(uuid, replace)))
+
+    async def record(self, volume: Volume) -> Volume:
+        """See the base."""
+        return await _whole(self._volumes.record(volume))
+
+    async def grow(self, volume: Volume, size_bytes: int) -> Volume:
+        """See the base."""
+        return await _whole(self._volumes.grow(volume, size_bytes))
+
+    async def trash(self, volume: Volume) -> None:
+        """See the base."""
+        await _whole(self._in_turn(volume.name, self._volumes.trash(volume)))
+
+    async def destroy(self, volume: Volume) -> None:
+        """See the base. While clones of it live its dataset stays, out of sight, with what they share of it."""
+        await _whole(self._in_turn(volume.name, self._volumes.destroy(volume)))
+
+    async def purge(self, older_than: float) -> int:
+        """See the base. What waited for clones that are gone now is destroyed too."""
+        destroyed = await self._volumes.purge(older_than)
+        await self._repair.sweep()
+        return destroyed
+
+    async def snapshot(self, volume: Volume, name: str) -> Snapshot:
+        """See the base."""
+        rules.check_snapshot(name)
+        return await _whole(self._snapshots.make(await self._ready(volume), name))
+
+    async def snapshots(self, volume: Volume) -> list[Snapshot]:
+        """See the base."""
+        entry = (await self._tree.seek(volume.uuid, thorough=True)).by_uuid(volume.uuid)
+        if entry is None:
+            raise rules.no_volume(volume)
+        return [kept.snapshot for kept in await self._snapshots.of(entry)]
+
+    async def revert(self, volume: Volume, name: str) -> Volume:
+        """See the base. What the volume held until now is given up, but for its snapshots."""
+
+        async def step() -> None:
+            await self._snapshots.revert(await self._ready(volume), name)
+
+        await _whole(self._in_turn(volume.name, step()))
+        reverted = await self.find_uuid(volume.uuid)
+        if reverted is None:
+            raise rules.no_volume(volume)
+        return reverted
+
+    async def delete_snapshot(self, volume: Volume, name: str) -> None:
+        """See the base."""
+        seen = await self._tree.seek(volume.uuid)
+        self._owned.check(seen)
+        if (entry := seen.by_uuid(volume.uuid)) is not None:
+            await _whole(self._snapshots.delete(entry, name))
+
+    def device(self, volume: Volume) -> str:
+        """The path that udev makes for the zvol; publishing and trashing change it."""
+        return self._devices.path(_leaf(volume))
+
+    async def activate(self, volume: Volume) -> str:
+        """See the base. The device itself is asked whether it is this volume's: udev may be late with the name."""
+        entry = (await self._tree.seek(volume.uuid)).by_uuid(volume.uuid)
+        if entry is None:
+            raise rules.no_volume(volume)
+        return await self._devices.wait(entry.leaf)
+
+    async def deactivate(self, volume: Volume) -> None:
+        """See the base. A zvol's device is always there."""
+
+    async def usage(self, volume: Volume) -> int:
+        """See the base. Blocks that a clone shares with its origin are the origin's."""
+        entry = (await self._tree.seek(volume.uuid)).by_uuid(volume.uuid)
+        if entry is None:
+            raise rules.no_volume(volume)
+        pasts = (await self._tree.look(*entry.pasts)).entries.values() if entry.pasts else ()
+        return sum(one.facts.number("used") for one in (entry, *pasts))
+
+    async def _ready(self, volume: Volume) -> Entry:
+        """The volume, when its snapshots may be worked with."""
+        seen = await self._tree.seek(volume.uuid)
+        self._owned.check(seen)
+        entry = seen.by_uuid(volume.uuid)
+        rules.check_ready(volume, entry.volume if entry is not None else None)
+        assert entry is not None
+        return entry
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, name: str | None) -> AsyncIterator[None]:
+        if name is None:
+            yield
+            return
+        async with self._turns.setdefault(name, asyncio.Lock()):
+            yield
+
+    async def _in_turn(self, name: str, step: Coroutine[Any, Any, _Result]) -> _Result:
+        async with self._turn(name):
+            return await step
+
+
+async def _whole(step: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run the step to its end, also when the caller is cancelled meanwhile."""
+    running = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        # Its outcome is the caller's no more.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(asyncio.gather(running, return_exceptions=True)), _CANCEL_S)
+        raise
+
+
+def _leaf(volume: Volume) -> str:
+    return volume.name if volume.state in VISIBLE else _PLACES[volume.state] + volume.uuid

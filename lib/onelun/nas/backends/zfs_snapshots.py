@@ -1,0 +1,117 @@
+"""Snapshots of volumes: made, listed, deleted, and gone back to.
+
+A revert puts a clone of the snapshot in the volume's place and keeps the volume as it was, out of sight, because its
+snapshots live there: `zfs rollback` would destroy the younger ones. So a volume's snapshots may lie in several datasets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from onelun.model import Snapshot, Volume
+from onelun.nas.backends import rules
+from onelun.nas.backends.zfs_command import Dependents, Missing, Present, Zfs
+from onelun.nas.backends.zfs_device import Devices
+from onelun.nas.backends.zfs_places import BACK, PAST, SNAP, deleted, past
+from onelun.nas.backends.zfs_properties import settings
+from onelun.nas.backends.zfs_removal import Removal
+from onelun.nas.backends.zfs_tree import Entry, Tree
+
+
+class Kept(NamedTuple):
+    """A snapshot and the dataset that it lies in."""
+
+    leaf: str
+    snapshot: Snapshot
+
+    @property
+    def at(self) -> str:
+        """What stands behind the pool's dataset in its name."""
+        return f"{self.leaf}@{SNAP}{self.snapshot.name}"
+
+
+class Snapshots:
+    """The snapshots of one pool's volumes. `given` are the properties that a new dataset gets."""
+
+    def __init__(self, zfs: Zfs, tree: Tree, devices: Devices, removal: Removal, given: Iterable[str]) -> None:
+        self._zfs = zfs
+        self._tree = tree
+        self._devices = devices
+        self._removal = removal
+        self._given = tuple(given)
+
+    async def of(self, entry: Entry) -> list[Kept]:
+        """The volume's, the oldest first."""
+        paths = [self._tree.path(leaf) for leaf in (*entry.pasts, entry.leaf)]
+        columns = "name,creation,createtxg,volsize,used"
+        text = await self._zfs.read("list", "-Hp", "-t", "snapshot", "-d", "1", "-o", columns, *paths)
+        found = []
+        for name, creation, txg, size, used in (line.split("\t") for line in text.splitlines()):
+            path, _, snapshot = name.partition("@")
+            if snapshot.startswith(SNAP):
+                made = Snapshot(snapshot.removeprefix(SNAP), float(creation), int(size), int(used))
+                found.append((int(txg), Kept(path.removeprefix(f"{self._zfs.dataset}/"), made)))
+        return [kept for _, kept in sorted(found, key=lambda pair: pair[0])]
+
+    async def one(self, entry: Entry, name: str) -> Kept | None:
+        """The volume's snapshot of that name."""
+        return next((kept for kept in await self.of(entry) if kept.snapshot.name == name), None)
+
+    async def make(self, entry: Entry, name: str) -> Snapshot:
+        """Keep the volume's content of now."""
+        kept = await self.one(entry, name)
+        if kept is None:
+            with contextlib.suppress(Present):
+                await self._zfs.run("snapshot", f"{self._tree.path(entry.leaf)}@{SNAP}{name}")
+            kept = await self.one(entry, name)
+        if kept is None:
+            assert entry.volume is not None
+            raise rules.no_snapshot(entry.volume, name)
+        return kept.snapshot
+
+    async def delete(self, entry: Entry, name: str) -> None:
+        """Remove it; its clones keep what they need of it."""
+        kept = await self.one(entry, name)
+        if kept is None:
+            return
+        path = self._tree.path(kept.at)
+        try:
+            await self._zfs.run("destroy", path)
+        except Dependents:
+            # It lives as long as its clones, but its name is free.
+            aside = self._tree.path(f"{kept.leaf}@{deleted()}")
+            await self._zfs.run("rename", path, aside)
+            await self._zfs.run("destroy", "-d", aside)
+        except Missing:
+            return
+        if kept.leaf.startswith(PAST):
+            await self._removal.useless(kept.leaf)
+
+    async def revert(self, entry: Entry, name: str) -> None:
+        """Put a clone of the snapshot in the volume's place, by two renames; `open` finishes them after a crash."""
+        volume = entry.volume
+        assert volume is not None
+        kept = await self.one(entry, name)
+        if kept is None:
+            raise rules.no_snapshot(volume, name)
+        await self._devices.check_closed(entry.leaf, volume.name)
+        back, aside = BACK + volume.uuid, past(volume.uuid, len(entry.pasts) + 1)
+        await self._removal.drop(back)
+        await self._clone(kept, back, volume, len(entry.pasts) + 1)
+        await self._exchange(entry.leaf, back, aside)
+        await self._removal.spare(aside)
+
+    async def _clone(self, kept: Kept, back: str, volume: Volume, reverts: int) -> None:
+        facts = settings(volume, past=str(reverts))
+        options = [word for setting in (*self._given, *facts) for word in ("-o", setting)]
+        await self._zfs.run("clone", *options, self._tree.path(kept.at), self._tree.path(back))
+
+    async def _exchange(self, leaf: str, new: str, aside: str) -> None:
+        await self._zfs.run("rename", self._tree.path(leaf), self._tree.path(aside))
+        try:
+            await self._zfs.run("rename", self._tree.path(new), self._tree.path(leaf))
+        except BaseException:
+            await self._zfs.run("rename", self._tree.path(aside), self._tree.path(leaf))
+            raise

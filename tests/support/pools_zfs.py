@@ -1,0 +1,123 @@
+"""Datasets of a zpool of the test's own: on the first disk of the guest, else in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import uuid as uuids
+from collections.abc import Iterator
+
+from tests.support.pools import DevicePool, Place, Pool
+from tests.support.requires import requires
+
+from onelun.nas.backends.zfs import ZfsBackend
+
+UDEV_S = 30.0
+_LIMIT_S = 120
+
+
+def run(*argv: str) -> str:
+    """Run a tool of the machine's own, for what a test arranges or looks up."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=_LIMIT_S)
+    assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
+    return done.stdout
+
+
+class ZfsPool(DevicePool):
+    """A dataset with volumes in it."""
+
+    shares = True
+    whole_seconds = True
+
+    def __init__(self, zpool: str, dataset: str) -> None:
+        self.zpool = zpool
+        self.dataset = dataset
+        self.backend = ZfsBackend("tank", dataset, udev_s=UDEV_S)
+
+    def again(self):
+        return ZfsBackend("tank", self.dataset, udev_s=UDEV_S)
+
+    def settle(self):
+        run("zpool", "sync", self.zpool)
+
+    def leaves(self, kind: str = "volume") -> list[str]:
+        """What is below the dataset, as ZFS tells it."""
+        listed = run("zfs", "list", "-H", "-t", kind, "-r", "-o", "name", self.dataset).split()
+        return sorted(name.removeprefix(self.dataset + "/") for name in listed)
+
+    def broken(self):
+        return [
+            ("no dataset", self._changed(("zfs", "rename", self.dataset, self.dataset + "-away"), self._back)),
+            ("no zpool", self._changed(("zpool", "export", self.zpool), self._imported)),
+            ("read-only", self._read_only()),
+            ("readonly=off", self._set("readonly", "on")),
+            ("volmode=dev", self._set("volmode", "none")),
+            ("full", self._set("quota", "1M")),
+        ]
+
+    @contextlib.contextmanager
+    def _changed(self, argv, undo):
+        run(*argv)
+        try:
+            yield
+        finally:
+            undo()
+
+    def _back(self):
+        run("zfs", "rename", self.dataset + "-away", self.dataset)
+
+    def _imported(self):
+        run("zpool", "import", "-d", self.place, self.zpool)
+
+    @contextlib.contextmanager
+    def _read_only(self):
+        run("zpool", "export", self.zpool)
+        run("zpool", "import", "-d", self.place, "-o", "readonly=on", self.zpool)
+        try:
+            yield
+        finally:
+            run("zpool", "export", self.zpool)
+            self._imported()
+
+    @contextlib.contextmanager
+    def _set(self, name, value):
+        run("zfs", "set", f"{name}={value}", self.dataset)
+        try:
+            yield
+        finally:
+            run("zfs", "inherit", name, self.dataset)
+
+
+class Zfs(Place):
+    """A zpool."""
+
+    def __enter__(self):
+        requires("root", "zfs", "zpool", "udevadm")
+        self.zpool = f"onelun{uuids.uuid4().hex[:8]}"
+        disks = os.environ.get("ONELUN_LAB_DISKS", "").split()
+        if disks:
+            vdev = disks[0]
+        else:
+            vdev = str(self.directory / "vdev")
+            with open(vdev, "wb") as file:
+                file.truncate(2 << 30)
+        self.vdev = vdev
+        run("zpool", "create", "-f", "-O", "mountpoint=none", "-O", "compression=off", self.zpool, vdev)
+        return self
+
+    def __exit__(self, kind, error, trace):
+        run("zpool", "destroy", "-f", self.zpool)
+
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator[Pool]:
+        dataset = f"{self.zpool}/of/onelun"
+        run("zfs", "create", "-p", dataset)
+        pool = ZfsPool(self.zpool, dataset)
+        pool.place = os.path.dirname(self.vdev)
+        try:
+            yield pool
+        finally:
+            # What a test left behind may be open for a moment still, in udev.
+            run("udevadm", "settle", "--timeout=60")
+            run("zfs", "destroy", "-R", f"{self.zpool}/of")
