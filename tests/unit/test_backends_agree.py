@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from onelun.errors import OnelunError
-from onelun.model import Kind, Owner, State, Volume
+from onelun.model import Kind, Owner, Snapshot, State, Volume
 from onelun.nas.backends.file import FileBackend
 from onelun.nas.backends.memory import MemoryBackend
 
@@ -24,6 +24,7 @@ names = st.sampled_from(["one-1", "one-10", "one-1-0", "a..b", ".new-x"])
 uuids_of_few = st.sampled_from([str(uuids.UUID(int=number)) for number in range(1, 5)])
 sizes = st.sampled_from([BLOCK, 2 * BLOCK, 9 * BLOCK, 0, 100])
 states = st.sampled_from(list(State))
+moments = st.sampled_from(["s1", "s2", "a/b"])
 
 
 def silent(done, total):
@@ -61,9 +62,43 @@ class Agree(RuleBasedStateMachine):
     def create(self, name, uuid, size):
         self.both("create", name, uuid, size, PLAIN)
 
-    @rule(origin=names, origin_uuid=uuids_of_few, name=names, uuid=uuids_of_few, size=sizes)
-    def clone(self, origin, origin_uuid, name, uuid, size):
-        self.both("clone", said(origin, origin_uuid), name, uuid, size, PLAIN, silent)
+    @rule(
+        origin=names,
+        origin_uuid=uuids_of_few,
+        name=names,
+        uuid=uuids_of_few,
+        size=sizes,
+        snapshot=st.none() | moments,
+    )
+    def clone(self, origin, origin_uuid, name, uuid, size, snapshot):
+        self.both("clone", said(origin, origin_uuid), name, uuid, size, PLAIN, silent, snapshot=snapshot)
+
+    @rule(name=names, uuid=uuids_of_few, snapshot=moments)
+    def snapshot(self, name, uuid, snapshot):
+        self.both("snapshot", said(name, uuid), snapshot)
+
+    @rule(name=names, uuid=uuids_of_few, snapshot=moments)
+    def revert(self, name, uuid, snapshot):
+        self.both("revert", said(name, uuid), snapshot)
+
+    @rule(name=names, uuid=uuids_of_few, snapshot=moments)
+    def delete_snapshot(self, name, uuid, snapshot):
+        self.both("delete_snapshot", said(name, uuid), snapshot)
+
+    @rule(uuid=uuids_of_few, byte=st.integers(0, 255))
+    def write(self, uuid, byte):
+        found = self.both("find_uuid", uuid)
+        if isinstance(found, Volume):
+            self.memory.write(found, 0, bytes([byte]) * BLOCK)
+            with open(self.files.device(found), "r+b") as data:
+                data.write(bytes([byte]) * BLOCK)
+
+    @rule(uuid=uuids_of_few)
+    def read(self, uuid):
+        found = self.both("find_uuid", uuid)
+        if isinstance(found, Volume):
+            with open(self.files.device(found), "rb") as data:
+                assert data.read() == self.memory.read(found, 0, found.size_bytes)
 
     @rule(uuid=uuids_of_few, replace=st.none() | uuids_of_few)
     def publish(self, uuid, replace):
@@ -102,6 +137,8 @@ class Agree(RuleBasedStateMachine):
     @invariant()
     def both_have_the_same_volumes(self):
         volumes = self.both("volumes")
+        for volume in volumes:
+            self.both("snapshots", volume)
         visible = [volume.name for volume in volumes if volume.state in (State.READY, State.DELETING)]
         assert len(visible) == len(set(visible))
 
@@ -114,7 +151,9 @@ def said(name, uuid):
 def plain(result):
     """The result without the clock's part, and lists without an order."""
     if isinstance(result, list):
-        return sorted((plain(one) for one in result), key=lambda volume: volume.uuid)
+        return sorted((plain(one) for one in result), key=lambda one: one.uuid if isinstance(one, Volume) else one.name)
+    if isinstance(result, Snapshot):
+        return msgspec.structs.replace(result, made_at=0.0, used_bytes=0)
     return msgspec.structs.replace(result, made_at=0.0) if isinstance(result, Volume) else result
 
 

@@ -10,6 +10,7 @@ import threading
 import uuid as uuids
 
 import pytest
+from tests.support.crashes import each_crash
 from tests.support.filesystems import mounted
 
 from onelun.errors import CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
@@ -295,55 +296,6 @@ def test_facts_that_do_not_fit_leave_the_old_ones(pool, path, monkeypatch):
 # Crashes: the process ends between any two changes of the disk
 
 
-_CHANGES = ("mkdir", "rename", "ftruncate", "unlink", "rmdir", "fsync", "fdatasync")
-
-
-class Ended(BaseException):
-    """The process ended here."""
-
-
-def ending_after(monkeypatch, count):
-    """From the change number `count` on, nothing happens any more."""
-    left = [count]
-
-    def cut(act):
-        def acting(*args, **kwargs):
-            left[0] -= 1
-            if left[0] < 0:
-                raise Ended
-            return act(*args, **kwargs)
-
-        return acting
-
-    for name in _CHANGES:
-        monkeypatch.setattr(os, name, cut(getattr(os, name)))
-    for module, name in ((filepool, "exchange"), (filepool, "rename_new")):
-        monkeypatch.setattr(module, name, cut(getattr(module, name)))
-    return left
-
-
-def each_crash(path, monkeypatch, prepare, act):
-    """Run `act` on a fresh pool, cut off after 0, 1, 2 … changes; yield the reopened pool each time."""
-    for count in range(200):
-        directory = path / f"crash-{count}"
-        directory.mkdir()
-        pool = opened(directory)
-        given = prepare(pool)
-        with monkeypatch.context() as patch:
-            left = ending_after(patch, count)
-            try:
-                act(pool, given)
-                ended = False
-            except Ended:
-                ended = True
-        yield opened(directory), given
-        if not ended:
-            assert left[0] >= 0
-            assert count >= 3, "too few changes were seen: the test does not cut where it should"
-            return
-    pytest.fail("the step never came to its end")
-
-
 def no_leftovers(pool):
     """After everything is destroyed, nothing but the pool's own facts is there."""
     for volume in pool.volumes():
@@ -358,7 +310,7 @@ def test_a_crash_while_creating_leaves_a_building_volume_or_nothing(path, monkey
     def act(pool, given):
         pool.create("one-7", uuid, MIB, PLAIN)
 
-    for pool, _ in each_crash(path, monkeypatch, lambda pool: None, act):
+    for pool, _ in each_crash(path, monkeypatch, opened, lambda pool: None, act):
         assert pool.find("one-7") is None
         assert all(volume.state is State.BUILDING for volume in pool.volumes())
         pool.create("one-7", uuid, MIB, PLAIN)
@@ -373,7 +325,7 @@ def test_a_crash_while_cloning_leaves_a_building_volume_or_nothing(path, monkeyp
     def act(pool, origin):
         clone(pool, origin, "one-7-1-0", uuid, 2 * MIB)
 
-    for pool, origin in each_crash(path, monkeypatch, lambda pool: ready(pool, "one-7", b"content"), act):
+    for pool, origin in each_crash(path, monkeypatch, opened, lambda pool: ready(pool, "one-7", b"content"), act):
         assert pool.find("one-7") == origin
         assert pool.find("one-7-1-0") is None
         act(pool, origin)
@@ -387,7 +339,9 @@ def test_a_crash_while_publishing_shows_nothing_or_the_whole_volume(path, monkey
     def prepare(pool):
         return pool.create("one-7", new(), MIB, PLAIN)
 
-    for pool, built in each_crash(path, monkeypatch, prepare, lambda pool, built: pool.publish(built.uuid, None)):
+    for pool, built in each_crash(
+        path, monkeypatch, opened, prepare, lambda pool, built: pool.publish(built.uuid, None)
+    ):
         seen = pool.find("one-7")
         assert seen is None or (seen.uuid == built.uuid and seen.state is State.READY)
         assert pool.find_uuid(built.uuid) is not None
@@ -403,7 +357,7 @@ def test_a_crash_while_replacing_shows_the_old_or_the_new_volume_always(path, mo
     def act(pool, given):
         pool.publish(given[1].uuid, given[0].uuid)
 
-    for pool, (old, built) in each_crash(path, monkeypatch, prepare, act):
+    for pool, (old, built) in each_crash(path, monkeypatch, opened, prepare, act):
         seen = pool.find("one-7")
         assert seen.uuid in (old.uuid, built.uuid)
         assert seen.state is State.READY
@@ -418,7 +372,7 @@ def test_a_crash_while_replacing_shows_the_old_or_the_new_volume_always(path, mo
 
 def test_a_crash_while_trashing_loses_nothing(path, monkeypatch):
     for pool, volume in each_crash(
-        path, monkeypatch, lambda pool: ready(pool, "one-7"), lambda pool, volume: pool.trash(volume)
+        path, monkeypatch, opened, lambda pool: ready(pool, "one-7"), lambda pool, volume: pool.trash(volume)
     ):
         assert pool.find_uuid(volume.uuid).state in (State.READY, State.TRASH)
         pool.trash(volume)
@@ -428,7 +382,11 @@ def test_a_crash_while_trashing_loses_nothing(path, monkeypatch):
 
 def test_a_crash_while_destroying_leaves_the_whole_volume_or_none(path, monkeypatch):
     for pool, volume in each_crash(
-        path, monkeypatch, lambda pool: ready(pool, "one-7", b"content"), lambda pool, volume: pool.destroy(volume)
+        path,
+        monkeypatch,
+        opened,
+        lambda pool: ready(pool, "one-7", b"content"),
+        lambda pool, volume: pool.destroy(volume),
     ):
         seen = pool.find_uuid(volume.uuid)
         if seen is not None:
@@ -440,7 +398,7 @@ def test_a_crash_while_destroying_leaves_the_whole_volume_or_none(path, monkeypa
 
 def test_a_crash_while_growing_gives_one_of_both_sizes_to_data_and_facts_alike(path, monkeypatch):
     for pool, volume in each_crash(
-        path, monkeypatch, lambda pool: ready(pool, "one-7"), lambda pool, volume: pool.grow(volume, 2 * MIB)
+        path, monkeypatch, opened, lambda pool: ready(pool, "one-7"), lambda pool, volume: pool.grow(volume, 2 * MIB)
     ):
         seen = pool.find("one-7")
         assert seen.size_bytes in (MIB, 2 * MIB)
@@ -453,7 +411,7 @@ def test_a_crash_while_recording_gives_the_old_or_the_new_facts(path, monkeypatc
     def act(pool, volume):
         pool.record(type(volume)(**{**{f: getattr(volume, f) for f in volume.__struct_fields__}, "last_epoch": 9}))
 
-    for pool, volume in each_crash(path, monkeypatch, lambda pool: ready(pool, "one-7"), act):
+    for pool, volume in each_crash(path, monkeypatch, opened, lambda pool: ready(pool, "one-7"), act):
         assert pool.find("one-7").last_epoch in (0, 9)
         act(pool, volume)
         assert pool.find("one-7").last_epoch == 9

@@ -21,9 +21,10 @@ from onelun.nas.backends import rules
 from onelun.nas.backends.filecopy import copy_sparse, share_blocks
 from onelun.nas.backends.filedirectory import PoolDirectory
 from onelun.nas.backends.fileextents import exclusive_bytes
-from onelun.nas.backends.filetree import DATA_FILE, REVERT, SNAPSHOT, SNAPSHOT_DATA, SNAPSHOT_FACTS, Tree
+from onelun.nas.backends.filetree import DATA_FILE, REVERT, SNAPSHOT, SNAPSHOT_DATA, SNAPSHOT_FACTS, Tree, is_revert
 from onelun.nas.backends.sidecar import (
     NEW_SUFFIX,
+    VOLUME_FILE,
     SnapshotFacts,
     VolumeFacts,
     read_snapshot,
@@ -109,7 +110,7 @@ class FileSnapshots:
             name = file.removeprefix(SNAPSHOT)
             begun = file.endswith(SNAPSHOT_DATA) and _facts_file(name.removesuffix(SNAPSHOT_DATA)) not in files
             aside = file.endswith(SNAPSHOT_FACTS + NEW_SUFFIX)
-            if (name != file and (begun or aside)) or file.startswith(REVERT):
+            if (name != file and (begun or aside)) or file == VOLUME_FILE + NEW_SUFFIX or is_revert(file):
                 _unlink(directory, file)
 
     def _keep(self, directory: int, snapshot: Snapshot, stop: threading.Event) -> None:

@@ -166,9 +166,8 @@ class Tree:
         try:
             with self.opened(root, directory) as descriptor:
                 # The facts go last: they tell whose the rest is.
-                for name in sorted(
-                    filter(_is_file_of_ours, os.listdir(descriptor)), key=lambda name: name == VOLUME_FILE
-                ):
+                ours = filter(_is_file_of_ours, os.listdir(descriptor))
+                for name in sorted(ours, key=lambda name: name == VOLUME_FILE):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=descriptor)
             os.rmdir(directory, dir_fd=root)
@@ -207,9 +206,12 @@ def _could_be_ours(directory: str) -> bool:
 def _is_file_of_ours(name: str) -> bool:
     if name.startswith(SNAPSHOT):
         return name.endswith((SNAPSHOT_DATA, SNAPSHOT_FACTS, SNAPSHOT_FACTS + NEW_SUFFIX))
-    return name in (DATA_FILE, VOLUME_FILE, VOLUME_FILE + NEW_SUFFIX) or (
-        name.startswith(REVERT) and _has_uuid(name, REVERT)
-    )
+    return name in (DATA_FILE, VOLUME_FILE, VOLUME_FILE + NEW_SUFFIX) or is_revert(name)
+
+
+def is_revert(name: str) -> bool:
+    """Whether a volume's file is one that was to become its data."""
+    return name.startswith(REVERT) and _has_uuid(name, REVERT)
 
 
 def _has_uuid(directory: str, prefix: str) -> bool:

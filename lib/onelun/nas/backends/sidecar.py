@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TypeVar
 
@@ -98,9 +99,14 @@ def _write(directory: int, name: str, facts: VolumeFacts | PoolFacts | SnapshotF
     aside = name + NEW_SUFFIX
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(aside, flags, 0o600, dir_fd=directory)
-    with open(descriptor, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(facts)))
-        file.flush()
-        os.fsync(descriptor)
-    os.rename(aside, name, src_dir_fd=directory, dst_dir_fd=directory)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(facts)))
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(aside, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(aside, dir_fd=directory)
+        raise
     os.fsync(directory)
