@@ -87,7 +87,7 @@ def test_every_package_says_what_it_is_for() -> None:
     with open(f"{CHECKOUT}/scripts/lib/packages") as file:
         lines = [line.split(maxsplit=2) for line in file if not line.startswith("#")]
 
-    assert all(len(line) == 3 and line[1] in ("run", "test") for line in lines)
+    assert all(len(line) == 3 and line[1] in ("run", "test", "lab") for line in lines)
     assert len({line[0] for line in lines}) == len(lines)
 
 

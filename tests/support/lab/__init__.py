@@ -1,0 +1,1 @@
+"""Guests with kernels of their own on one machine: ZFS, LVM-thin, LIO and open-iscsi: see docs/architecture.md, "Lab"."""

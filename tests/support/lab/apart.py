@@ -1,0 +1,58 @@
+"""Namespaces of a lab's own: its network, its mounts, and its processes, which all die with the first of them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import NoReturn
+
+from tests.support.lab.place import LabError
+from tests.support.sandbox.processes import run
+
+_NEWNS, _NEWPID, _NEWNET = 0x00020000, 0x20000000, 0x40000000
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *arguments: int) -> None:
+    if getattr(_LIBC, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise LabError(
+            f"the lab needs namespaces of its own, which this machine refuses ({name}: {os.strerror(number)})"
+        )
+
+
+def fork_apart(*, dies_with_us: bool) -> int:
+    """Fork into new namespaces, where the child is process 1; returns its pid, and 0 in the child.
+
+    The child is killed with its parent if `dies_with_us`; every process of its namespace is killed with it, always.
+    """
+    if os.geteuid() != 0:
+        raise LabError("the lab needs root: it makes namespaces, network devices and mounts")
+    _call("unshare", _NEWNS | _NEWPID | _NEWNET)
+    child = os.fork()
+    if child:
+        return child
+    if dies_with_us:
+        _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
+    run("mount", "--make-rprivate", "/")
+    run("mount", "-t", "proc", "proc", "/proc")
+    return 0
+
+
+def hold() -> NoReturn:
+    """Be the first process of namespaces and nothing else."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.execvp("sleep", ["sleep", "infinity"])
+
+
+def enter(pid: int) -> None:
+    """Go into the namespaces of process `pid`; its process namespace is that of the children we start from now on."""
+    for kind, flag in (("pid", _NEWPID), ("net", _NEWNET), ("mnt", _NEWNS)):
+        descriptor = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call("setns", descriptor, flag)
+        finally:
+            os.close(descriptor)

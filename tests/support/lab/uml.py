@@ -1,0 +1,52 @@
+"""Guests as plain processes: user-mode-linux has LVM-thin, LIO and open-iscsi, and needs neither KVM nor an image of a root."""
+
+from __future__ import annotations
+
+import os
+
+from tests.support.lab.machine import Guest, Say
+from tests.support.lab.place import CHECKOUT
+
+
+class UserModeLinux:
+    """Debian's user-mode-linux; `lab build` puts the kernel beside the root and its modules into it."""
+
+    def build(self, root: str, say: Say) -> None:
+        """Nothing: the root has the kernel's modules."""
+
+    def argv(self, guest: Guest, root: str) -> list[str]:
+        """See Machine. The root and the checkout are the machine's own directories, through hostfs."""
+        disks = [f"ubd{number}={path}" for number, path in enumerate(guest.disks, start=1)]
+        upper = []
+        if guest.upper:
+            disks.append(f"ubd0={guest.upper}")
+            upper.append("lab.upper=/dev/ubda")
+        return [
+            kernel(root),
+            f"umid={guest.name}",
+            f"uml_dir={guest.directory}/",
+            f"mem={guest.memory_mib}M",
+            "rootfstype=hostfs",
+            f"rootflags={root}",
+            "ro",
+            "init=/lab/init",
+            "panic=-1",
+            *disks,
+            # Without gro=1 bulk traffic stalls ("Incoming GSO frames and GRO disabled").
+            f"vec0:transport=tap,ifname={guest.agent_tap},depth=64,gro=1,mac={guest.agent_mac}",
+            f"vec1:transport=tap,ifname={guest.tap},depth=64,gro=1,mac={guest.mac}",
+            "con0=null,fd:1",
+            "con=null",
+            *guest.parameters(),
+            *upper,
+            f"lab.checkout=hostfs:{CHECKOUT}",
+            f"lab.disks={','.join(f'/dev/ubd{letter}' for letter in 'bcdefgh'[: len(guest.disks)])}",
+        ]
+
+
+def kernel(root: str) -> str:
+    """The user-mode-linux kernel that belongs to `root`."""
+    return os.path.join(os.path.dirname(root), "uml", "usr", "bin", "linux.uml")
+
+
+MACHINE = UserModeLinux()
