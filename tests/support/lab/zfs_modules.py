@@ -1,0 +1,79 @@
+"""ZFS for the kernel of QEMU guests: compiled once, in a throw-away root, and kept as an archive of some 2 MB.
+
+The archive is named after the exact versions of both, since a module fits one kernel. zfs-dkms brings the sources; dkms
+itself, which would also sign, install and compress, and keep debugging information, takes twice as long.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+
+from tests.support.lab.machine import Say
+from tests.support.lab.place import LabError, cache
+from tests.support.lab.qemu_packages import PackageVersions, extract
+from tests.support.lab.root import PackageIndex
+from tests.support.sandbox.place import SandboxError
+from tests.support.sandbox.processes import run
+
+SOURCES = "zfs-dkms"
+# What configure and kbuild use, besides what the headers and zfs-dkms depend on.
+_TOOLS = (
+    *("bash", "coreutils", "dash", "diffutils", "file", "findutils", "gawk", "grep", "gzip", "perl-base", "sed", "tar"),
+    *("binutils", "gcc", "kmod", "libc6-dev", "make", "xz-utils"),
+)
+_LIMIT_S = 1500
+
+# The packages are only unpacked: what their scripts would have made is made here.
+_COMPILE = """
+cd /usr/src/zfs-*
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin KCFLAGS=-g0 KAFLAGS=-g0
+exec >/tmp/log 2>&1
+[ -e /usr/bin/awk ] || ln -s gawk /usr/bin/awk
+./configure --with-config=kernel --with-linux="/lib/modules/$1/source" --with-linux-obj="/lib/modules/$1/build" &&
+	make "-j$2" -C module && mkdir /modules &&
+	find module -name '*.ko' -exec strip --strip-debug {} + -exec cp -t /modules {} +
+"""
+# Without network, and gone with whoever waits for it, its mounts too.
+_APART = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child")
+_IN_ROOT = 'mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" && exec chroot "$0" /bin/sh -c "$@"'
+
+
+def archive(versions: PackageVersions) -> str:
+    """The path of the archive in the cache for these versions."""
+    name = f"zfs-{versions.of(SOURCES)}-{versions.release}_{versions.kernel}.tar.zst"
+    return cache(name.replace(":", "%3a"))
+
+
+def modules(versions: PackageVersions, index: PackageIndex, work: str, say: Say) -> str:
+    """The archive's path; compiles it below `work`, a fresh name, unless the cache has it."""
+    path = archive(versions)
+    if not os.path.exists(path):
+        began = time.monotonic()
+        say(f"compiling ZFS {versions.of(SOURCES)} for Linux {versions.release} (about three minutes, once)")
+        root = os.path.join(work, "root")
+        extract(index, [f"linux-headers-{versions.release}", SOURCES, *_TOOLS], root)
+        _compile(root, versions.release)
+        # Complete or not there at all.
+        run("tar", "--zstd", "-cf", f"{work}/archive", "-C", f"{root}/modules", ".", timeout_s=60)
+        os.rename(f"{work}/archive", path)
+        shutil.rmtree(work)
+        say(f"compiled ZFS in {time.monotonic() - began:.0f} s")
+    return path
+
+
+def unpack(path: str, directory: str) -> None:
+    """Unpack an archive's modules into `directory`."""
+    os.makedirs(directory)
+    run("tar", "--zstd", "-xf", path, "-C", directory)
+
+
+def _compile(root: str, release: str) -> None:
+    jobs = str(os.cpu_count() or 1)
+    try:
+        run(*_APART, "sh", "-c", _IN_ROOT, root, _COMPILE, "compile", release, jobs, timeout_s=_LIMIT_S)
+    except SandboxError as error:
+        with open(f"{root}/tmp/log", errors="replace") as file:
+            end = " | ".join(file.read().splitlines()[-6:])
+        raise LabError(f"ZFS does not compile for Linux {release}: {end}") from error
