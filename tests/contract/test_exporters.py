@@ -78,7 +78,8 @@ async def test_another_initiator_name_is_refused(nas, target):
     one = target()
     await nas.exporter.export(one)
 
-    for name in (NODE2, NODE1 + "0", NODE1[:-1], NODE1.upper()):
+    # Not in other letters: they are the same name (RFC 3722), and LIO takes them so.
+    for name in (NODE2, NODE1 + "0", NODE1[:-1]):
         with pytest.raises(RefusedError):
             await off(nas.identity, msgspec.structs.replace(one, initiator=name))
 
@@ -384,7 +385,7 @@ async def test_without_the_daemon_everything_is_unreachable(nas, target):
     nas.stop()
 
     for asked in (nas.exporter.export(one), nas.exporter.unexport(one.iqn), nas.exporter.exports()):
-        with pytest.raises(Unreachable, match="start it"):
+        with pytest.raises(Unreachable, match="start it|modprobe"):
             await asked
 
 

@@ -96,25 +96,16 @@ class MemorySession:
         self.exporter.log_out(self.target.iqn, self.target.initiator)
 
 
-class TgtNas:
-    """A tgtd of the test's own; initiators are libiscsi's and qemu's programs."""
+class IscsiNas:
+    """Targets of iSCSI; initiators are libiscsi's and qemu's programs. A kind of it has `port`, and makes `again()`."""
 
-    def __init__(self, directory):
-        requires("tgtd", "iscsi-inq", "iscsi-readcapacity16", "qemu-io")
-        self.port = free_port()
-        self.tgtd = PrivateTgtd(directory, [f"127.0.0.1:{self.port}"], threads=2)
-        self.tgtd.start()
+    def __init__(self):
+        requires("iscsi-inq", "iscsi-readcapacity16", "qemu-io")
         self.sessions = []
         self.exporter = self.again()
 
-    def again(self):
-        return TgtExporter("nas1", self.tgtd.control_socket, Portal("127.0.0.1", self.port))
-
-    def stop(self):
-        self.tgtd.kill()
-
     def identity(self, target):
-        url = f"iscsi://127.0.0.1:{self.port}/{target.iqn}/1"
+        url = f"iscsi://127.0.0.1:{self.port}/{target.iqn}/{self.exporter.lun}"
         page = self._run(["iscsi-inq", "-i", target.initiator, "-e", "1", "-c", "128", url], target)
         serial = next(line.partition(":")[2].strip() for line in page.splitlines() if "Serial" in line)
         size = self._run(["iscsi-readcapacity16", "-i", target.initiator, "-s", url], target)
@@ -133,19 +124,18 @@ class TgtNas:
         self._io(target, f"discard {offset} {length}")
 
     def login(self, target):
-        session = TgtSession(self.options(target))
+        session = IscsiSession(self.options(target))
         self.sessions.append(session)
         return session
 
     def options(self, target):
-        known = f"driver=iscsi,transport=tcp,portal=127.0.0.1:{self.port},target={target.iqn},lun=1"
+        known = f"driver=iscsi,transport=tcp,portal=127.0.0.1:{self.port},target={target.iqn},lun={self.exporter.lun}"
         secret = f",user={target.user},password={target.secret}" if target.secret else ""
         return f"{known}{secret},initiator-name={target.initiator}"
 
     def close(self):
         for session in self.sessions:
             session.close()
-        self.tgtd.stop()
 
     def _io(self, target, *commands):
         words = [word for command in commands for word in ("-c", command)]
@@ -161,7 +151,28 @@ class TgtNas:
         return done.stdout
 
 
-class TgtSession:
+class TgtNas(IscsiNas):
+    """A tgtd of the test's own."""
+
+    def __init__(self, directory):
+        requires("tgtd")
+        self.port = free_port()
+        self.tgtd = PrivateTgtd(directory, [f"127.0.0.1:{self.port}"], threads=2)
+        self.tgtd.start()
+        super().__init__()
+
+    def again(self):
+        return TgtExporter("nas1", self.tgtd.control_socket, Portal("127.0.0.1", self.port))
+
+    def stop(self):
+        self.tgtd.kill()
+
+    def close(self):
+        super().close()
+        self.tgtd.stop()
+
+
+class IscsiSession:
     """qemu-io, which stays logged in and does what it is told."""
 
     def __init__(self, options):
