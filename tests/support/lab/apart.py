@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from types import FrameType
 from typing import NoReturn
 
 from tests.support.lab.place import LabError
@@ -48,8 +49,30 @@ def hold() -> NoReturn:
     os.execvp("sleep", ["sleep", "infinity"])
 
 
-def enter(pid: int) -> None:
-    """Go into the namespaces of process `pid`; its process namespace is that of the children we start from now on."""
+def wait_for(child: int) -> int:
+    """Wait for a child and return its status; what would end us ends the child first."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os._exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def fork_inside(pid: int) -> int:
+    """Fork into the namespaces of process `pid`; returns the child's pid, and 0 in the child, which dies with us."""
+    _enter(pid)
+    child = os.fork()
+    if child == 0:
+        _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
+    return child
+
+
+def _enter(pid: int) -> None:
+    # A process namespace is that of the children we start from now on.
     for kind, flag in (("pid", _NEWPID), ("net", _NEWNET), ("mnt", _NEWNS)):
         descriptor = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
         try:

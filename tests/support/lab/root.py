@@ -32,6 +32,7 @@ KERNEL = "user-mode-linux"
 _INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest", "init")
 VENV = "/opt/onelun"
 KEEP = 2
+KEEP_S = 3600
 # To be raised by who changes what a build does, so that roots of before are not taken for equal.
 RECIPE = "1"
 
@@ -50,7 +51,7 @@ def build(say: Say, *, refresh: bool = False) -> str:
     if os.geteuid() != 0:
         raise LabError("the lab needs root: its guests' root belongs to root")
     os.makedirs(cache(), exist_ok=True)
-    with _locked(cache("build.lock"), say):
+    with locked(cache("build.lock"), say):
         index = PackageIndex()
         if refresh or not index.is_there():
             index.update(say)
@@ -139,10 +140,12 @@ def hold(root: str) -> None:
 
 
 def _prune(newest: str) -> None:
-    """Keep the roots that were used last, and those that guests run on."""
+    """Keep the roots that were used last, or within the last hour, and those that guests run on."""
     paths = sorted(glob.glob(cache("root-*")), key=os.path.getmtime, reverse=True)
     for path in [path for path in paths if path != newest][KEEP - 1 :]:
         with contextlib.suppress(OSError):
+            if os.path.getmtime(path) > time.time() - KEEP_S:
+                continue
             descriptor = os.open(os.path.join(path, "root"), os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,7 +155,8 @@ def _prune(newest: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: str, say: Say) -> Iterator[None]:
+def locked(path: str, say: Say) -> Iterator[None]:
+    """Hold the lock file `path`: two builds must not collide."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
-from types import FrameType
 
-from tests.support.lab.apart import fork_apart
+from tests.support.lab.apart import fork_apart, wait_for
 from tests.support.lab.cables import make_bridges, plug_in
 from tests.support.lab.calls import pass_through
 from tests.support.lab.guests import start, wait
@@ -30,7 +28,7 @@ def run_once(
     hold(root)
     child = fork_apart(dies_with_us=True)
     if child:
-        return _wait_for(child)
+        return wait_for(child)
     status = 1
     try:
         status = _inside(kind, argv, disks, memory_mib, limit_s, say, root)
@@ -40,17 +38,6 @@ def run_once(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-
-
-def _wait_for(child: int) -> int:
-    def end(number: int, _: FrameType | None) -> None:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os._exit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, end)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _inside(
@@ -63,7 +50,7 @@ def _inside(
     for number, size in enumerate(disks, start=1):
         files.append(lab.path(f"disk{number}"))
         run("truncate", "-s", size, files[-1])
-    guest = Guest(lab, NAS, kind, memory_mib, tuple(files))
+    guest = Guest(lab, NAS, kind, memory_mib, tuple(files), settings={"services": "iscsid"})
     make_bridges(lab)
     plug_in(guest)
     began = time.monotonic()
