@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import uuid as uuids
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
 from tests.support.requires import requires
@@ -28,7 +28,9 @@ def initiator(host: str) -> str:
 
 
 class Lab:
-    """Volumes that are offered as targets, and hosts that may connect them."""
+    """Volumes that are offered as targets, and hosts that may connect them. `lun` is the number of each target's disk."""
+
+    lun = 1
 
     def __init__(self, directory: str, portal: Portal) -> None:
         self.directory = directory
@@ -80,6 +82,29 @@ class Lab:
     def withdraw(self, export: Export) -> None:
         del self.targets[export.iqn]
 
+    def grow(self, export: Export, size: int) -> None:
+        """Make the volume longer, and its LUN with it."""
+        os.truncate(self.backing(export), size)
+        self.targets[export.iqn] = msgspec.structs.replace(self.targets[export.iqn], size_bytes=size)
+
+    def broken(self) -> list[tuple[str, AbstractContextManager[object]]]:
+        """Ways in which node1 may lack something: words that its connector's `check` must say then, and what makes it so."""
+        return [("no directory", self._occupied())]
+
+    @contextmanager
+    def _occupied(self) -> Iterator[None]:
+        place = f"{self.directory}/node1"
+        if os.path.isdir(place):
+            os.rename(place, place + "-away")
+        with open(place, "wb"):
+            pass
+        try:
+            yield
+        finally:
+            os.unlink(place)
+            if os.path.isdir(place + "-away"):
+                os.rename(place + "-away", place)
+
     def leftovers(self) -> list[str]:
         """What of a connection only this lab knows of, as words for a person."""
         return []
@@ -99,8 +124,10 @@ class MemoryLab(Lab):
 class TgtLab(Lab):
     """A tgtd of our own: its control socket is in our directory, its portal on a free port of loopback."""
 
+    needs: tuple[str, ...] = ("loop", "fuse", "iscsi-inq", "qemu-storage-daemon", "nbdfuse", "losetup")
+
     def __init__(self, directory: str) -> None:
-        requires("root", "loop", "fuse", "tgtd", "iscsi-inq", "qemu-storage-daemon", "nbdfuse", "losetup")
+        requires("root", "tgtd", *self.needs)
         super().__init__(directory, Portal("127.0.0.1", free_port()))
         self._tgtd = PrivateTgtd(directory, [str(self.portal)], threads=1)
         self._tgtd.start()
@@ -119,10 +146,7 @@ class TgtLab(Lab):
         self._next += 1
         self._admin("--mode", "target", "--op", "new", "--tid", tid, "-T", target.iqn)
         self._tids[target.iqn] = int(tid)
-        lun = ("--mode", "logicalunit", "--tid", tid, "--lun", "1")
-        self._admin(*lun, "--op", "new", "-b", target.device, "--bstype", "rdwr")
-        readonly = ",readonly=1" if target.readonly else ""
-        self._admin(*lun, "--op", "update", "--params", f"thin_provisioning=1,scsi_sn={target.uuid}{readonly}")
+        self._make_lun(target)
         account = ("--mode", "account", "--user", target.user)
         if target.iqn not in self.targets:
             self._admin(*account, "--op", "new", "--password", target.secret)
@@ -130,8 +154,21 @@ class TgtLab(Lab):
         self._admin("--mode", "target", "--op", "bind", "--tid", tid, "--initiator-name", target.initiator)
         super().put(target)
 
+    def _make_lun(self, target: Target) -> None:
+        lun = ("--mode", "logicalunit", "--tid", str(self._tids[target.iqn]), "--lun", "1")
+        self._admin(*lun, "--op", "new", "-b", target.device, "--bstype", "rdwr")
+        readonly = ",readonly=1" if target.readonly else ""
+        self._admin(*lun, "--op", "update", "--params", f"thin_provisioning=1,scsi_sn={target.uuid}{readonly}")
+
     def withdraw(self, export: Export) -> None:
         self._delete(export.iqn)
+
+    def grow(self, export: Export, size: int) -> None:
+        """The daemon reads a device's size only when its LUN is made; a session goes on with the new one."""
+        super().grow(export, size)
+        lun = ("--mode", "logicalunit", "--tid", str(self._tids[export.iqn]), "--lun", "1")
+        self._admin(*lun, "--op", "delete")
+        self._make_lun(self.targets[export.iqn])
 
     def sessions(self) -> str:
         """What tgtd shows of the logins."""

@@ -49,6 +49,12 @@ async def identify(export: Export) -> Identity:
     """
     await probe(export.portal)
     identity = await _disk(export)
+    compare(export, identity)
+    return identity
+
+
+def compare(export: Export, identity: Identity) -> None:
+    """Raise Conflict unless the disk is the volume, and of the size, that the export tells."""
     if export.uuid is not None and identity.serial.lower() != export.uuid.lower():
         raise Conflict(
             f"target {export.iqn} shows volume {identity.serial or 'without a serial'}, expected {export.uuid}",
@@ -61,7 +67,6 @@ async def identify(export: Export) -> Identity:
             target=export.iqn,
             found=identity.size_bytes,
         )
-    return identity
 
 
 async def _disk(export: Export) -> Identity:

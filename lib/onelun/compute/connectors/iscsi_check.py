@@ -1,0 +1,53 @@
+"""What a host lacks for open-iscsi, as sentences for its operator."""
+
+from __future__ import annotations
+
+import os
+
+from onelun import command
+from onelun.compute.connectors.iscsi_admin import daemon_answers
+from onelun.compute.connectors.iscsi_records import Records, available
+from onelun.compute.connectors.iscsi_sysfs import Sysfs
+from onelun.errors import CommandFailed
+
+_BSG = "/dev/bsg"
+_NAME = "/etc/iscsi/initiatorname.iscsi"
+
+
+async def troubles(sysfs: Sysfs, records: Records) -> list[str]:
+    """What stands in the way, each as one sentence that says what to do; changes nothing."""
+    found = []
+    if os.geteuid() != 0:
+        found.append("the agent does not run as root: start it by its systemd unit")
+    if not available():
+        return [*found, "iscsiadm is not installed: apt install open-iscsi"]
+    if not await _has_tcp(sysfs):
+        found.append(
+            "the kernel has no module iscsi_tcp: install the kernel's full set of modules, then modprobe iscsi_tcp"
+        )
+    if not os.path.exists(_NAME):
+        found.append(
+            f"{_NAME} is missing, without which iscsid does not start: run iscsi-iname and write InitiatorName= to it"
+        )
+    if not daemon_answers():
+        found.append("iscsid is not running: systemctl enable --now iscsid.socket")
+    if not os.path.isdir(_BSG):
+        found.append(f"{_BSG} is missing, by which disks are asked who they are: use a kernel with CONFIG_BLK_DEV_BSG")
+    if trouble := records.trouble():
+        found.append(trouble)
+    found += [
+        f"the record of {iqn} would log in by itself at the host's start: iscsiadm -m node -T {iqn} --op update "
+        "-n node.startup -v manual"
+        for iqn in records.automatic()
+    ]
+    return found
+
+
+async def _has_tcp(sysfs: Sysfs) -> bool:
+    """Whether the module is there, or would be when it is asked for (`-n`: without loading it)."""
+    if sysfs.has_tcp():
+        return True
+    try:
+        return (await command.run("modprobe", "-n", "-q", "iscsi_tcp", timeout_s=5, check=False)).status == 0
+    except CommandFailed:
+        return False

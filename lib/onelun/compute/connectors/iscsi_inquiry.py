@@ -1,0 +1,71 @@
+"""What a SCSI disk says of itself now, as a program: `python iscsi_inquiry.py BSG_NODE` prints its size and its serial.
+
+The kernel's own knowledge (sysfs, the block device's size) is of the moment when the disk appeared. The node of the
+generic SCSI layer (bsg, linux/bsg.h) is used and not the block device: a question that hangs on a dead path must not
+count as a user of the disk. It is a process of its own because it hangs uninterruptibly then. Its status is an errno.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+import sys
+
+SG_IO = 0x2285
+TIMEOUT_MS = 4000
+# struct sg_io_v4
+REQUEST = struct.Struct("=iIIIQQIIIIQIIIIQQIIQIIIIIIIIiiQII")
+CHECK_CONDITION = 2
+UNIT_ATTENTION = 6
+ATTEMPTS = 6
+
+
+def main() -> None:
+    """Ask for the size and page 0x80, and print them."""
+    try:
+        descriptor = os.open(sys.argv[1], os.O_RDWR)
+        # READ CAPACITY (16): the last block's number, and the length of a block (SBC-3, 5.16).
+        last, length = struct.unpack(">QI", ask(descriptor, struct.pack(">BBQIBB", 0x9E, 0x10, 0, 32, 0, 0), 32)[:12])
+        # INQUIRY, unit serial number (SPC-4, 7.8.15).
+        page = ask(descriptor, struct.pack(">BBBHB", 0x12, 1, 0x80, 255, 0), 255)
+    except OSError as error:
+        sys.exit(error.errno)
+    serial = page[4 : 4 + page[3]].strip(b"\0 ")
+    sys.stdout.write(f"{(last + 1) * length} {serial.decode('ascii', 'replace')}\n")
+
+
+def ask(descriptor: int, command: bytes, length: int) -> bytes:
+    """The answer to a SCSI command. A unit attention is news that the next command does not get again (SAM-5, 5.14)."""
+    for _ in range(ATTEMPTS):
+        request, answer, sense = (ctypes.create_string_buffer(size) for size in (len(command), length, 64))
+        request.raw = command
+        block = ctypes.create_string_buffer(pack(request, answer, sense), REQUEST.size)
+        fcntl.ioctl(descriptor, SG_IO, block)
+        driver, transport, device = REQUEST.unpack(block.raw)[21:24]
+        if (transport, device) == (0, 0) and driver in (0, 8):
+            return answer.raw
+        if transport or device != CHECK_CONDITION or sense_key(sense.raw) != UNIT_ATTENTION:
+            raise OSError(errno.EREMOTEIO, "")
+    raise OSError(errno.EAGAIN, "")
+
+
+def pack(
+    request: ctypes.Array[ctypes.c_char], answer: ctypes.Array[ctypes.c_char], sense: ctypes.Array[ctypes.c_char]
+) -> bytes:
+    """The struct sg_io_v4 for a command that reads."""
+    address = ctypes.addressof
+    return REQUEST.pack(
+        *(ord("Q"), 0, 0, len(request), address(request), 0, 0, 0, 0, len(sense), address(sense)),
+        *(0, 0, 0, len(answer), 0, address(answer), TIMEOUT_MS, 0, 0),
+        *(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+    )
+
+
+def sense_key(sense: bytes) -> int:
+    """The sense key in either format (SPC-4, 4.5)."""
+    return (sense[1] if sense[0] & 0x7F in (0x72, 0x73) else sense[2]) & 0x0F
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The lab of the connector on open-iscsi: targets on a private tgtd, sessions of the guest's own kernel.
+
+Hosts of the lab share the kernel, its iscsid and the database of node records; what tells theirs apart is what tells
+ours from others' on a real host.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from tests.support.blocks import HOSTS
+from tests.support.iscsi import TgtLab
+from tests.support.requires import requires
+
+from onelun.compute.connectors.iscsi import IscsiConnector
+from onelun.compute.connectors.iscsi_records import iface_of
+
+NODES = "/etc/iscsi/nodes"
+_PIDFILE = "/run/iscsid.pid"
+
+
+class OpenIscsiLab(TgtLab):
+    """See TgtLab. It starts iscsid when nobody has."""
+
+    needs = ("iscsiadm", "iscsid")
+
+    def __init__(self, directory: str) -> None:
+        requires(*self.needs)
+        start_iscsid()
+        super().__init__(directory)
+
+    def connector(self, host: str) -> IscsiConnector:
+        return IscsiConnector(f"{self.directory}/{host}", node=host)
+
+    def leftovers(self) -> list[str]:
+        """Sessions of the lab's hosts, and their records."""
+        return [*sessions(*HOSTS), *records(*HOSTS)]
+
+
+def sessions(*hosts: str) -> list[str]:
+    """The targets that the hosts have sessions with, as the kernel shows them."""
+    found = []
+    for place in sorted(Path("/sys/class/iscsi_session").glob("session*")):
+        try:
+            iface, target = ((place / name).read_text().strip() for name in ("ifacename", "targetname"))
+        except FileNotFoundError:
+            continue
+        if iface in map(iface_of, hosts):
+            found.append(f"{place.name} to {target}")
+    return found
+
+
+def records(*hosts: str) -> list[str]:
+    """The node records of the hosts."""
+    paths = [f"{folder}/{name}" for folder, _, names in os.walk(NODES) for name in names]
+    lines = {f"iface.iscsi_ifacename = {iface_of(host)}" for host in hosts}
+    return [path for path in paths if lines & set(Path(path).read_text().splitlines())]
+
+
+def iscsid_pid() -> int | None:
+    """The pid of the running iscsid."""
+    try:
+        pid = int(Path(_PIDFILE).read_text())
+        return pid if Path(f"/proc/{pid}/comm").read_text().strip() == "iscsid" else None
+    except (OSError, ValueError):
+        return None
+
+
+def start_iscsid() -> None:
+    """Start it unless it runs, and wait until it answers."""
+    if iscsid_pid() is not None:
+        return
+    name = Path("/etc/iscsi/initiatorname.iscsi")
+    if not name.exists():
+        name.write_text("InitiatorName=iqn.2026-11.io.onelun.test:nobody\n")
+    subprocess.run(["iscsid"], timeout=10, check=True)
+    until = time.monotonic() + 10
+    while (
+        iscsid_pid() is None
+        or subprocess.run(["iscsiadm", "-m", "session"], timeout=10, capture_output=True).returncode == 20
+    ):
+        assert time.monotonic() < until, "iscsid does not start"
+        time.sleep(0.05)
