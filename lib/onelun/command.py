@@ -14,8 +14,10 @@ from onelun.errors import CommandFailed
 
 log = logging.getLogger(__name__)
 
+# Where programs are looked for, whatever PATH an agent was started with.
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Tools speak English to us, whatever the operator's locale is; nothing else of the environment is passed on.
-_ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_ENVIRONMENT = {"LC_ALL": "C", "PATH": SEARCH_PATH}
 
 
 class Result(NamedTuple):

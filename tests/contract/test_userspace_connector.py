@@ -232,6 +232,21 @@ async def test_a_grown_volume_is_connected_with_its_new_size(iscsi: TgtLab) -> N
     assert len(read(device, 4096, 32 * MIB - 4096)) == 4096
 
 
+async def test_a_new_agent_grows_a_device_when_the_nas_has_told_it_the_target_again(iscsi: TgtLab) -> None:
+    export = iscsi.offer("one-1", "node1")
+    await iscsi.connector("node1").connect(export)
+    iscsi.grow(export, 32 * MIB)
+    successor = iscsi.connector("node1")
+
+    with pytest.raises(Busy, match="repeat it"):
+        await successor.grow(export.iqn, 32 * MIB)
+    assert [connected.alive for connected in await successor.connections()] == [True]
+
+    device = await successor.connect(msgspec.structs.replace(export, size_bytes=32 * MIB))
+    assert await successor.grow(export.iqn, 32 * MIB) == device
+    assert len(read(device, 4096, 32 * MIB - 4096)) == 4096
+
+
 async def test_nothing_shows_the_secret(iscsi: TgtLab, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     export = iscsi.offer("one-1", "node1")

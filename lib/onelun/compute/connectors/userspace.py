@@ -19,6 +19,7 @@ from onelun.compute import devices
 from onelun.compute.connectors import bridge, loop
 from onelun.compute.connectors.base import Connected, Connector, Export
 from onelun.compute.connectors.login import Identity, identify
+from onelun.compute.connectors.needs import lacking
 from onelun.compute.processes import Daemon, end, lives, working_below
 from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OnelunError, Rejected, Unreachable
 
@@ -51,10 +52,12 @@ class UserspaceConnector(Connector):
             raise Rejected(f"{run_dir} is too long for a run directory: at most {_LONGEST_RUN_DIR} bytes")
         self._run_dir = run_dir
         self._node = node
+        # With their secrets, so in memory alone.
+        self._exports: dict[str, Export] = {}
 
     async def check(self) -> list[str]:
-        """See Connector."""
-        return []
+        """See Connector. A qemu without its iSCSI driver is found by trying it."""
+        return await lacking(self._run_dir)
 
     async def settle(self) -> None:
         """See Connector. Half-made is a directory that tells nothing."""
@@ -73,35 +76,47 @@ class UserspaceConnector(Connector):
         directory = self._directory(export.iqn)
         known = _load(directory)
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                identity = await identify(export)
+            identity = await self._identified(export)
         except (Conflict, NotFound):
             await self._drop_unused(directory)
             raise
-        except TimeoutError:
-            raise Unreachable(f"{export.portal} did not answer within {_CONNECT_S:g} s") from None
         if known and _alive(directory, known):
             if known.device and _same(known, export, identity):
+                self._exports[export.iqn] = export
                 return known.device
             await self.disconnect(export.iqn)
         await self._remove(directory, gently=False)
         device = await self._build(directory, export, identity)
+        self._exports[export.iqn] = export
         log.info("connect node=%s target=%s device=%s size=%s", self._node, export.iqn, device, identity.size_bytes)
         return device
 
     async def grow(self, iqn: str, size_bytes: int) -> str:
-        """See Connector."""
+        """See Connector. The target is connected anew, so an open device is Busy, and its path may become another.
+
+        nbdfuse keeps the size that it began with. Logging in again takes the secret, which only the agent that connected
+        the target has: after its restart that is Busy too, until the NAS has told it again.
+        """
         directory = self._directory(iqn)
         known = _load(directory)
         if known is None or known.device is None or not _alive(directory, known):
             raise NotFound(f"{iqn} is not connected to this host", target=iqn)
         if loop.size_bytes(known.device) == size_bytes:
             return known.device
-        raise Busy(f"{known.device} cannot grow while it is connected: detach the disk and attach it again", target=iqn)
+        await devices.refuse_if_open(known.device)
+        export = self._exports.get(iqn)
+        if export is None:
+            raise Busy(f"{known.device} can grow when the NAS has connected it again: repeat it", device=known.device)
+        export = msgspec.structs.replace(export, size_bytes=size_bytes)
+        # Before anything is cut off; a LUN of another size leaves the connection as it is.
+        await self._identified(export)
+        await self.disconnect(iqn)
+        return await self.connect(export)
 
     async def disconnect(self, iqn: str, *, force: bool = False) -> None:
         """See Connector."""
         directory = self._directory(iqn)
+        self._exports.pop(iqn, None)
         if not os.path.isdir(directory):
             return
         known = _load(directory)
@@ -118,6 +133,13 @@ class UserspaceConnector(Connector):
             for directory in self._directories()
             if (known := _load(directory))
         ]
+
+    async def _identified(self, export: Export) -> Identity:
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                return await identify(export)
+        except TimeoutError:
+            raise Unreachable(f"{export.portal} did not answer within {_CONNECT_S:g} s") from None
 
     def _directories(self) -> list[str]:
         names = sorted(os.listdir(self._run_dir)) if os.path.isdir(self._run_dir) else []
