@@ -1,0 +1,125 @@
+"""The devices behind LVs: where they are, whether they are there and open, and what the kernel says of a thin pool."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+
+import msgspec
+
+from onelun import command
+from onelun.errors import Stalled
+from onelun.nas.backends.lvmtool import Lvm
+
+_DMSETUP_S = 30.0
+# Writing back what is in the page cache; a thin pool that is full keeps it waiting for 60 s before it gives up.
+_SYNC_S = 90.0
+# Documentation/admin-guide/device-mapper/thin-provisioning.rst, "Status" of thin-pool; with errors it is one word.
+_STATUS = re.compile(
+    r"(?P<name>\S+): 0 \d+ thin-pool "
+    r"(?:(?P<word>Fail|Error)|\d+ (?P<metadata_used>\d+)/(?P<metadata>\d+) (?P<data_used>\d+)/(?P<data>\d+) \S+ (?P<rest>.*))"
+)
+
+
+class PoolStatus(msgspec.Struct, frozen=True):
+    """How full a thin pool is, in blocks, and what is wrong with it, as words for a sentence. `name` is its device's."""
+
+    name: str
+    metadata_used: int = 0
+    metadata: int = 0
+    data_used: int = 0
+    data: int = 0
+    wrong: str | None = None
+
+
+class Devices:
+    """The devices of one volume group."""
+
+    def __init__(self, lvm: Lvm, thin_pool: str, *, udev_s: float) -> None:
+        self._lvm = lvm
+        self._thin_pool = thin_pool
+        self._udev_s = udev_s
+
+    def path(self, lv: str) -> str:
+        """Where the LV's device is while it is active."""
+        return f"/dev/{self._lvm.vg}/{lv}"
+
+    def dm_name(self, lv: str) -> str:
+        """The name of the LV's device in the kernel: `-` is doubled, so that the one between VG and LV is told apart."""
+        return f"{self._lvm.vg.replace('-', '--')}-{lv.replace('-', '--')}"
+
+    def ready(self, lv: str) -> bool:
+        """Whether the path leads to the LV's own device, which answers. A link left over from another one does not count."""
+        try:
+            about = os.stat(self.path(lv))
+            if not stat.S_ISBLK(about.st_mode):
+                return False
+            dm = f"/sys/dev/block/{os.major(about.st_rdev)}:{os.minor(about.st_rdev)}/dm"
+            return _text(f"{dm}/name") == self.dm_name(lv) and _text(f"{dm}/suspended") == "0"
+        except OSError:
+            return False
+
+    async def wait(self, lv: str) -> str:
+        """The path, once udev has made it. Raises Stalled when it has not in time."""
+        path = self.path(lv)
+        if not self.ready(lv):
+            await self._lvm.settle(path)
+        if not self.ready(lv):
+            raise Stalled(
+                f"{path} did not appear within {self._udev_s:g} s after it was activated: see that udev runs",
+                device=path,
+            )
+        return path
+
+    async def opened(self, lv: str) -> bool | None:
+        """Whether somebody has the device open; None when there is no device."""
+        count = await self._open_count(lv)
+        if count:
+            # udev and what it starts open a device for a moment after each change.
+            await self._lvm.settle()
+            count = await self._open_count(lv)
+        return None if count is None else count > 0
+
+    async def _open_count(self, lv: str) -> int | None:
+        columns = ("--columns", "--noheadings", "-o", "open")
+        result = await command.run("dmsetup", "info", *columns, self.dm_name(lv), timeout_s=_DMSETUP_S, check=False)
+        return int(result.stdout) if result.status == 0 and result.stdout.strip().isdigit() else None
+
+    async def flush(self, lv: str) -> None:
+        """Bring what was written to the volume to stable storage.
+
+        An inactive one has nothing in the page cache; the pool commits its mappings when it is asked for its status.
+        """
+        if self.ready(lv):
+            await command.run("sync", self.path(lv), timeout_s=_SYNC_S)
+        else:
+            await self.pool_status()
+
+    async def pool_status(self) -> PoolStatus | None:
+        """What the kernel says of the thin pool; None while it is not active."""
+        told = await command.run("dmsetup", "status", "--target", "thin-pool", timeout_s=_DMSETUP_S)
+        found = {match["name"]: match for line in told.stdout.splitlines() if (match := _STATUS.match(line))}
+        # Once a volume was active, a layer of that name has taken the pool's place (lvmthin(7)).
+        name = self.dm_name(self._thin_pool)
+        match = found.get(f"{name}-tpool") or found.get(name)
+        return None if match is None else _status(match)
+
+
+def _status(match: re.Match[str]) -> PoolStatus:
+    if match["word"] is not None:
+        return PoolStatus(match["name"], wrong="has failed")
+    words = match["rest"].split()
+    wrong = None
+    if "needs_check" in words:
+        wrong = "needs its metadata checked"
+    elif "ro" in words:
+        wrong = "is read-only"
+    numbers = {key: int(match[key]) for key in ("metadata_used", "metadata", "data_used", "data")}
+    return PoolStatus(match["name"], **numbers, wrong=wrong)
+
+
+def _text(path: str) -> str:
+    with contextlib.closing(open(path)) as file:
+        return file.read().strip()

@@ -1,0 +1,167 @@
+"""What a volume group holds of ours, as one `lvs` tells it, and under which names.
+
+A volume is the thin LV `onelun-UUID`, whatever its name and state are: those are tags. Beside it there may be its
+snapshots `onelun-UUID.s-HASH`, and while a revert is at work `onelun-UUID.new` (what the volume is to become) and
+`onelun-UUID.was` (what it was).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from typing import NamedTuple
+
+import msgspec
+
+from onelun.errors import CommandFailed
+from onelun.model import State, Volume
+from onelun.nas.backends.lvmtags import (
+    PoolFacts,
+    SnapshotFacts,
+    UnreadableError,
+    VolumeFacts,
+    ours,
+    read_pool,
+    read_snapshot,
+    read_volume,
+)
+
+log = logging.getLogger(__name__)
+
+NEW = ".new"
+WAS = ".was"
+VISIBLE = (State.READY, State.DELETING)
+_OURS = re.compile(r"onelun-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:(\.s-[0-9a-f]{16})|(\.new|\.was))?")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of `lvs --units b --nosuffix`."""
+
+    lv_name: str
+    lv_size: str
+    lv_tags: str
+    pool_lv: str
+
+
+COLUMNS = ",".join(Row.__struct_fields__)
+
+
+class Entry(NamedTuple):
+    """A volume, the LV that it is, and the tags of ours that the LV has."""
+
+    lv: str
+    facts: VolumeFacts
+    tags: frozenset[str]
+
+    @property
+    def volume(self) -> Volume:
+        """The volume."""
+        return self.facts.volume
+
+
+class Kept(NamedTuple):
+    """A snapshot and the LV that it is."""
+
+    lv: str
+    facts: SnapshotFacts
+
+
+class Listing(NamedTuple):
+    """All of ours at one moment. `beside` has the LVs that an unfinished revert left, by the UUID of the volume."""
+
+    pool: PoolFacts
+    pool_tags: frozenset[str]
+    volumes: dict[str, Entry]
+    snapshots: dict[str, list[Kept]]
+    beside: dict[str, list[str]]
+
+    def visible(self, name: str) -> Entry | None:
+        """The visible volume of that name."""
+        return next((e for e in self.volumes.values() if e.volume.name == name and e.volume.state in VISIBLE), None)
+
+    def snapshot(self, uuid: str, name: str) -> Kept | None:
+        """The volume's snapshot of that name."""
+        return next((kept for kept in self.snapshots.get(uuid, []) if kept.facts.snapshot.name == name), None)
+
+    def all_of(self, uuid: str) -> list[str]:
+        """Every LV of the volume; the one with its data is the last."""
+        snapshots = [kept.lv for kept in self.snapshots.get(uuid, [])]
+        volume = [self.volumes[uuid].lv] if uuid in self.volumes else []
+        return [*snapshots, *(lv for lv in self.beside.get(uuid, []) if lv not in volume), *volume]
+
+
+def volume_lv(uuid: str) -> str:
+    """The LV of the volume with that UUID."""
+    return f"onelun-{uuid}"
+
+
+def snapshot_lv(uuid: str, name: str) -> str:
+    """The LV of its snapshot of that name; hashed, because the names of LVs are short."""
+    return f"{volume_lv(uuid)}.s-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+class Reader:
+    """Makes listings of one thin pool out of rows; what looks like ours and is not is named in the log, once."""
+
+    def __init__(self, pool: str, vg: str, thin_pool: str) -> None:
+        self.pool = pool
+        self._vg = vg
+        self._thin_pool = thin_pool
+        self._warned: set[str] = set()
+
+    def listing(self, rows: list[Row]) -> Listing:
+        """What the rows tell. Raises CommandFailed when the thin pool is not among them, or has tags that are no facts."""
+        pool = next((row for row in rows if row.lv_name == self._thin_pool), None)
+        if pool is None:
+            raise CommandFailed(f"pool {self.pool} is gone: {self._vg} has no thin pool {self._thin_pool} any more")
+        pool_tags = ours(pool.lv_tags.split(","))
+        try:
+            found = Listing(read_pool(pool_tags), pool_tags, {}, {}, {})
+        except UnreadableError as error:
+            raise CommandFailed(
+                f"the facts of pool {self.pool} cannot be read: {error}; correct the tags of {self._vg}/{self._thin_pool}"
+            ) from error
+        for row in sorted(rows, key=lambda row: row.lv_name):
+            match = _OURS.fullmatch(row.lv_name) if row.pool_lv == self._thin_pool else None
+            if match is not None:
+                self._add(found, row, *match.groups())
+        for kept in found.snapshots.values():
+            kept.sort(key=lambda one: (one.facts.snapshot.made_at, one.facts.snapshot.name))
+        _hide_replaced(found)
+        return found
+
+    def _add(self, found: Listing, row: Row, uuid: str, snapshot: str | None, beside: str | None) -> None:
+        tags = ours(row.lv_tags.split(","))
+        try:
+            if snapshot is not None:
+                kept = read_snapshot(int(row.lv_size), tags)
+                if kept.of != uuid:
+                    raise UnreadableError(f"its tags say that it is of {kept.of}")
+                found.snapshots.setdefault(uuid, []).append(Kept(row.lv_name, kept))
+                return
+            facts = read_volume(self.pool, uuid, int(row.lv_size), tags)
+        except UnreadableError as error:
+            self._leave_alone(row.lv_name, str(error))
+            return
+        if beside is not None:
+            found.beside.setdefault(uuid, []).append(row.lv_name)
+        # Rows are sorted: the LV itself comes first, then what it is to become, then what it was.
+        found.volumes.setdefault(uuid, Entry(row.lv_name, facts, tags))
+
+    def _leave_alone(self, lv: str, reason: str) -> None:
+        if lv not in self._warned:
+            self._warned.add(lv)
+            log.warning("pool pool=%s lv=%s/%s left alone: %s", self.pool, self._vg, lv, reason)
+
+
+def _hide_replaced(found: Listing) -> None:
+    """A replaced volume is in the trash from the commit on that showed the new one, whether it says so itself yet or not."""
+    for entry in list(found.volumes.values()):
+        replaces = entry.facts.replaces
+        old = found.volumes.get(replaces.uuid) if replaces is not None else None
+        if replaces is None or entry.volume.state not in VISIBLE or old is None or old.volume.state not in VISIBLE:
+            continue
+        trashed = msgspec.structs.replace(old.volume, state=State.TRASH)
+        facts = msgspec.structs.replace(old.facts, volume=trashed, trashed_at=replaces.at)
+        found.volumes[replaces.uuid] = old._replace(facts=facts)
