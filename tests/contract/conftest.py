@@ -1,11 +1,16 @@
 """The engines that the suites run on: each is one line here, and a class in a file of tests/support."""
 
 import importlib
+import secrets
+import uuid as uuids
 
 import pytest
 from tests.support.iscsi import lab as make_lab
-from tests.support.pools import AGENT, CLOUD
+from tests.support.pools import AGENT, CLOUD, MIB
 from tests.support.requires import guest
+
+from onelun.model import Target
+from onelun.naming import Source, target_account, target_iqn
 
 _MACHINE = "tests.support.pools_memory_file"
 BACKENDS = [
@@ -64,6 +69,32 @@ def nas(request, tmp_path):
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def target(tmp_path):
+    """Make a volume's file and the target that offers it."""
+
+    def make(
+        volume="one-1", *, epoch=1, initiator="iqn.2026-11.io.onelun.host:node1", size=MIB, readonly=False, uuid=None
+    ):
+        device = tmp_path / volume
+        if not device.exists():
+            with device.open("wb") as file:
+                file.truncate(size)
+        iqn = target_iqn(Source("nas1", "tank", volume), epoch)
+        return Target(
+            iqn=iqn,
+            device=str(device),
+            uuid=uuid or str(uuids.uuid4()),
+            size_bytes=size,
+            initiator=initiator,
+            user=target_account(iqn),
+            secret=secrets.token_hex(8),
+            readonly=readonly,
+        )
+
+    return make
 
 
 @pytest.fixture(params=CONNECTORS)

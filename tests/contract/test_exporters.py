@@ -3,43 +3,16 @@
 import asyncio
 import os
 import secrets
-import uuid as uuids
 
 import msgspec
 import pytest
 from tests.support.targets import MemoryNas, RefusedError
 
 from onelun.errors import Conflict, NotFound, OnelunError, Rejected, Unreachable
-from onelun.model import Target
-from onelun.naming import Source, target_account, target_iqn
 
 MIB = 1 << 20
 NODE1 = "iqn.2026-11.io.onelun.host:node1"
 NODE2 = "iqn.2026-11.io.onelun.host:node2"
-
-
-@pytest.fixture
-def target(tmp_path):
-    """Make a volume's file and the target that offers it."""
-
-    def make(volume="one-1", *, epoch=1, initiator=NODE1, size=MIB, readonly=False, uuid=None):
-        device = tmp_path / volume
-        if not device.exists():
-            with device.open("wb") as file:
-                file.truncate(size)
-        iqn = target_iqn(Source("nas1", "tank", volume), epoch)
-        return Target(
-            iqn=iqn,
-            device=str(device),
-            uuid=uuid or str(uuids.uuid4()),
-            size_bytes=size,
-            initiator=initiator,
-            user=target_account(iqn),
-            secret=secrets.token_hex(8),
-            readonly=readonly,
-        )
-
-    return make
 
 
 async def off(act, *args):
@@ -385,7 +358,7 @@ async def test_without_the_daemon_everything_is_unreachable(nas, target):
     nas.stop()
 
     for asked in (nas.exporter.export(one), nas.exporter.unexport(one.iqn), nas.exporter.exports()):
-        with pytest.raises(Unreachable, match="start it|modprobe"):
+        with pytest.raises(Unreachable, match=r"start it|modprobe"):
             await asked
 
 

@@ -392,3 +392,42 @@ async def test_the_secret_is_in_no_process_and_no_log(nas, target, caplog):
 
     assert target.secret not in caplog.text
     assert target.secret not in nas.tgtd.log.read_text(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "words"),
+    [
+        ("192.0.2.1", None, "does not have the portal's address 192.0.2.1"),
+        ("127.0.0.1", 1, "nothing takes logins at the portal 127.0.0.1:1"),
+        ("0.0.0.0", None, "no address that hosts can log in at"),
+        ("one two", None, "cannot be used"),
+    ],
+)
+async def test_a_portal_where_no_host_could_log_in_is_named(nas, address, port, words):
+    exporter = TgtExporter("nas1", nas.tgtd.control_socket, Portal(address, port or nas.port))
+
+    (said,) = await exporter.check()
+
+    assert words in said
+
+
+async def test_a_control_socket_of_another_user_is_named(tmp_path):
+    async def closes(reader, writer):
+        writer.close()
+
+    server = await asyncio.start_unix_server(closes, tmp_path / "ctl")
+
+    (said,) = await TgtExporter("nas1", str(tmp_path / "ctl"), Portal("127.0.0.1")).check()
+
+    assert "another user" in said
+    server.close()
+
+
+async def test_growing_by_one_block_is_seen_by_the_next_agent_too(nas, target):
+    await nas.exporter.export(target)
+    os.truncate(target.device, target.size_bytes + 512)
+    grown = msgspec.structs.replace(target, size_bytes=target.size_bytes + 512)
+
+    await nas.again().grow(grown)
+
+    assert await asyncio.to_thread(nas.identity, grown) == (target.uuid, grown.size_bytes)

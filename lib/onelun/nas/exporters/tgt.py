@@ -100,7 +100,8 @@ class TgtExporter(Exporter):
         if found is None:
             raise rules.no_target(target.iqn)
         _check_same_place(found, target)
-        if _has_lun(found, target) and self._sizes.get(target.iqn, target.size_bytes) == target.size_bytes:
+        made = self._sizes.get(target.iqn)
+        if _has_lun(found, target) and (made == target.size_bytes or (made is None and found.sessions)):
             return
         if found.sessions:
             raise Busy(
