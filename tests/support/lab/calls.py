@@ -78,6 +78,10 @@ def _talk(
         connection = socket.create_connection((lab.agent_address(host), AGENT_PORT), timeout=min(10, limit_s))
     except OSError as error:
         raise LabError(f"{host} does not answer: {error.strerror or error}") from error
+    # A guest whose power was cut does not hang up.
+    for option, value in (("SO_KEEPALIVE", 1), ("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+        level = socket.SOL_SOCKET if option.startswith("SO_") else socket.IPPROTO_TCP
+        connection.setsockopt(level, getattr(socket, option), value)
     with connection, selectors.DefaultSelector() as ready:
         connection.sendall(json.dumps({"argv": list(argv), "cwd": "/checkout"}).encode() + b"\n")
         if stdin is None:
@@ -93,11 +97,18 @@ def _talk(
                 if key.fileobj is not connection:
                     if not _type(connection, os.read(0, 65536)):
                         ready.unregister(0)
-                elif not (data := connection.recv(1 << 20)):
+                elif not (data := _received(connection)):
                     raise LabError(f"{host} went away during {argv[0]}")
                 elif (status := answer.take(data)) is not None:
                     return status
     raise LabError(f"{argv[0]} did not end on {host} within {limit_s:g} s")
+
+
+def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1 << 20)
+    except OSError:
+        return b""
 
 
 class _Answer:

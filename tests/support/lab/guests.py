@@ -1,23 +1,26 @@
-"""Guests that run: started, waited for, killed."""
+"""Guests that run: started, waited for, killed, started again."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
-import time
 
-from tests.support.lab.calls import answers
+from tests.support.lab import record
+from tests.support.lab.calls import answers, check
 from tests.support.lab.machine import Guest, machine
 from tests.support.lab.place import LabError
 from tests.support.sandbox.place import SandboxError
 from tests.support.sandbox.processes import PATH, Process, look, wait_until
 
-# What a guest's own limits are: it should be there in 5 s, and on two busy cores in half a minute.
-BOOT_S = 90
+# A guest is there in 5 s, with QEMU in 10, and on two busy cores in half a minute.
+BOOT_S = 120
+STOP_S = 60
 
 
 def start(guest: Guest, root: str) -> Process:
-    """Start a guest, with its console in the lab's log; its pid is kept as `guests/NAME.pid`."""
+    """Start a guest, with its console in the lab's log."""
     os.makedirs(guest.directory, exist_ok=True)
     os.makedirs(guest.lab.path("log"), exist_ok=True)
     with open(guest.lab.log(guest.name), "ab") as log:
@@ -31,20 +34,36 @@ def start(guest: Guest, root: str) -> Process:
             # Its memory is a file there, unlinked at once; the directory is the lab's own, in memory.
             env={"PATH": PATH, "LC_ALL": "C.UTF-8", "TMPDIR": guest.lab.path("memory"), "HOME": guest.directory},
         )
-    return look(child.pid)
+    process = look(child.pid)
+    record.keep_process(guest.lab, guest.name, process)
+    return process
 
 
-def wait(guest: Guest, process: Process, limit_s: float = BOOT_S) -> float:
-    """Wait until the guest takes commands; returns the seconds it took. LabError, with its last words, if it does not."""
-    started = time.monotonic()
+def wait(guest: Guest, process: Process, limit_s: float = BOOT_S) -> None:
+    """Wait until the guest takes commands. LabError, with the last words of its console, if it does not."""
     try:
         wait_until(lambda: answers(guest.lab, guest.name), f"{guest.name} should answer", limit_s, needs=process)
     except SandboxError as error:
-        raise LabError(f"{error}; its console ends with: {last_words(guest)}") from error
-    return time.monotonic() - started
+        with open(guest.lab.log(guest.name), errors="replace") as file:
+            words = " | ".join(file.read().splitlines()[-8:])
+        raise LabError(f"{error}; its console ends with: {words}") from error
 
 
-def last_words(guest: Guest) -> str:
-    """The end of a guest's console."""
-    with open(guest.lab.log(guest.name), errors="replace") as file:
-        return " | ".join(file.read().splitlines()[-8:])
+def kill(guest: Guest) -> None:
+    """Cut its power: it and all its helper processes die at once. A dead guest stays dead."""
+    process = record.process_of(guest.lab, guest.name)
+    if process is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    wait_until(lambda: not process.alive(), f"{guest.name} should die", 20)
+
+
+def stop(guest: Guest) -> None:
+    """Let it end its services in order and switch itself off. LabError when it does not."""
+    process = record.process_of(guest.lab, guest.name)
+    if process is None:
+        return
+    # The guest goes away before it could say how that ended.
+    check(guest.lab, guest.name, "setsid", "-f", "/checkout/tests/support/lab/guest/stop")
+    wait_until(lambda: not process.alive(), f"{guest.name} should switch itself off", STOP_S)

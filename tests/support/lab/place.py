@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from tests.support.sandbox.place import CHECKOUT, SandboxError
 
-# Each lab takes two /24 of 198.18.0.0/15 (RFC 2544: test networks): one for its hosts, one for the lab's own cable to them.
-IDS = range(200)
+# Each lab takes two /24 of 198.18.0.0/15 (RFC 2544: test networks), one for its hosts, one for the cable by which it runs
+# commands on them; and two of the user ids 61106 to 61183, which sandboxes leave: so there are 39 of them.
+IDS = range(39)
 NAS = "nas1"
 NODES = ("node1", "node2")
 GUESTS = (NAS, *NODES)
