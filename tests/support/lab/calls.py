@@ -74,14 +74,7 @@ def _talk(
 ) -> int:
     """`stdin` None means our own."""
     end = time.monotonic() + limit_s
-    try:
-        connection = socket.create_connection((lab.agent_address(host), AGENT_PORT), timeout=min(10, limit_s))
-    except OSError as error:
-        raise LabError(f"{host} does not answer: {error.strerror or error}") from error
-    # A guest whose power was cut does not hang up.
-    for option, value in (("SO_KEEPALIVE", 1), ("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
-        level = socket.SOL_SOCKET if option.startswith("SO_") else socket.IPPROTO_TCP
-        connection.setsockopt(level, getattr(socket, option), value)
+    connection = _connect(lab, host, min(10, limit_s))
     with connection, selectors.DefaultSelector() as ready:
         connection.sendall(json.dumps({"argv": list(argv), "cwd": "/checkout"}).encode() + b"\n")
         if stdin is None:
@@ -102,6 +95,18 @@ def _talk(
                 elif (status := answer.take(data)) is not None:
                     return status
     raise LabError(f"{argv[0]} did not end on {host} within {limit_s:g} s")
+
+
+def _connect(lab: Lab, host: str, timeout_s: float) -> socket.socket:
+    try:
+        connection = socket.create_connection((lab.agent_address(host), AGENT_PORT), timeout=timeout_s)
+    except OSError as error:
+        raise LabError(f"{host} does not answer: {error.strerror or error}") from error
+    # A guest whose power was cut does not hang up.
+    for option, value in (("SO_KEEPALIVE", 1), ("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+        level = socket.SOL_SOCKET if option.startswith("SO_") else socket.IPPROTO_TCP
+        connection.setsockopt(level, getattr(socket, option), value)
+    return connection
 
 
 def _received(connection: socket.socket) -> bytes:
