@@ -9,7 +9,7 @@ from tests.scripts.conftest import CLOUD, FrontEnd
 from tests.support.fake_nas import GIB, Volume
 from tests.support.recorded import RELEASES, Recorded, datastore_call, document, error, number
 
-from onelun.errors import NoReply, Unreachable
+from onelun.errors import NoReply, NotFound, OnelunError, Unreachable
 from onelun.model import Kind, Owner
 from onelun.rpc import message as m
 
@@ -91,18 +91,35 @@ def test_monitor_of_half_the_pools_is_an_error(front: FrontEnd) -> None:
     assert failed(front.run(datastore_call("6.10", "monitor"))) == "cannot monitor datastore 102: nobody serves nas2\n"
 
 
-def test_an_image_goes_to_the_first_pool_with_room(front: FrontEnd) -> None:
-    front.cloud.volumes["nas1", "tank", "one-1"] = Volume(100 * GIB, owner(1, 1))
+@pytest.mark.parametrize(("taken", "chosen"), [({"nas1": 1}, "nas2"), ({"nas2": 1}, "nas1"), ({}, "nas1")])
+def test_an_image_goes_to_the_pool_with_the_most_room_or_else_to_the_first(
+    front: FrontEnd, taken: dict[str, int], chosen: str
+) -> None:
+    for nas, gib in taken.items():
+        front.cloud.volumes[nas, "tank", "one-1"] = Volume(gib * GIB, owner(1, 1))
+    front.start("6.10")
+
+    assert front.run(datastore_call("6.10", "mkfs")) == (f"{chosen}/tank/one-9\n", "", 0)
+
+
+@pytest.mark.parametrize(
+    "away", [Unreachable("nobody serves nas1"), NoReply("nas1 is silent"), NotFound("no such pool")]
+)
+def test_an_image_goes_to_a_pool_that_answers(front: FrontEnd, away: OnelunError) -> None:
+    front.cloud.volumes["nas2", "tank", "one-1"] = Volume(GIB, owner(1, 1))
+    front.cloud.fail("nas1", m.PoolCapacity, away)
     front.start("6.10")
 
     assert front.run(datastore_call("6.10", "mkfs")) == ("nas2/tank/one-9\n", "", 0)
 
 
-def test_an_image_goes_to_the_first_pool_that_answers(front: FrontEnd) -> None:
+def test_of_pools_that_do_not_answer_and_pools_without_room_those_that_do_not_answer_are_told(front: FrontEnd) -> None:
     front.cloud.dead.add("nas1")
     front.start("6.10")
 
-    assert front.run(datastore_call("6.10", "mkfs")) == ("nas2/tank/one-9\n", "", 0)
+    stderr = failed(front.run(datastore_call("6.10", "mkfs", SIZE=str(200 * 1024))))
+
+    assert stderr == "cannot make image 9: nobody serves nas1\n"
 
 
 def test_pools_without_room_are_named(front: FrontEnd) -> None:
@@ -133,6 +150,7 @@ def test_a_mkfs_that_nobody_took_asks_nothing_more(front: FrontEnd) -> None:
 
 def test_an_image_of_another_life_is_not_touched(front: FrontEnd) -> None:
     front.cloud.volumes["nas1", "tank", "one-9"] = Volume(MIB, owner(9, 1))
+    front.cloud.volumes["nas2", "tank", "one-1"] = Volume(GIB, owner(1, 1))
     front.start("6.10")
 
     assert "one-9 exists in pool tank already" in failed(front.run(datastore_call("6.10", "mkfs")))

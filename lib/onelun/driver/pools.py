@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 from onelun.driver.document import Datastore
 from onelun.driver.running import Run
-from onelun.errors import NoReply, OutOfSpace, Rejected, Unreachable
+from onelun.errors import Cancelled, OnelunError, OutOfSpace, Rejected
 from onelun.naming import Source, checked_name
 from onelun.rpc.message import ListZvols, PoolCapacity, PoolCapacityIs, ZvolList
+
+log = logging.getLogger(__name__)
 
 GIB = 1 << 30
 
@@ -38,7 +43,7 @@ def contains(pools: list[Pool], source: Source) -> bool:
 
 
 async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str) -> Pool:
-    """The first pool that can be asked and has room.
+    """Of the pools that can be asked, the one with the most room; of equals, the one that is named first.
 
     An action that is begun again stays with the pool in which it made the volume before. Raises OutOfSpace when every
     pool answered and none has room, else the reason why one could not be asked.
@@ -48,18 +53,30 @@ async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str) -> P
             listed = await run.ask(nas, ListZvols(name=volume, zpool=pool), ZvolList)
             if listed.body:
                 return nas, pool
-    unasked: Unreachable | NoReply | None = None
-    rooms = []
-    for nas, pool in pools:
-        try:
-            capacity = await run.ask(nas, PoolCapacity(zpool=pool), PoolCapacityIs)
-        except (Unreachable, NoReply) as error:
-            unasked = error
-            run.note(f"passing over {nas}/{pool}: {error.sentence}")
-            continue
-        if capacity.free_bytes >= size_bytes:
-            return nas, pool
-        rooms.append(f"{nas}/{pool} has {capacity.free_bytes / GIB:.1f} GiB free")
-    if unasked is not None:
-        raise unasked
-    raise OutOfSpace(f"{size_bytes / GIB:.1f} GiB are needed: {', '.join(rooms)}", needed=size_bytes)
+    free, unasked = await _free(run, pools)
+    fitting = [found for found in free if free[found] >= size_bytes]
+    if fitting:
+        chosen = max(fitting, key=free.__getitem__)
+        log.info("choose volume=%s pool=%s/%s free=%s of=%s", volume, *chosen, free[chosen], len(pools))
+        return chosen
+    if unasked:
+        raise unasked[0]
+    rooms = ", ".join(f"{nas}/{pool} has {room / GIB:.1f} GiB free" for (nas, pool), room in free.items())
+    raise OutOfSpace(f"{size_bytes / GIB:.1f} GiB are needed: {rooms}", needed=size_bytes)
+
+
+async def _free(run: Run, pools: list[Pool]) -> tuple[dict[Pool, int], list[OnelunError]]:
+    """What each pool can give, and why others could not be asked."""
+    asked = (run.ask(nas, PoolCapacity(zpool=pool), PoolCapacityIs) for nas, pool in pools)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    free: dict[Pool, int] = {}
+    unasked: list[OnelunError] = []
+    for (nas, pool), answer in zip(pools, answers, strict=True):
+        if isinstance(answer, OnelunError) and not isinstance(answer, Cancelled):
+            unasked.append(answer)
+            run.note(f"passing over {nas}/{pool}: {answer.sentence}")
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            free[nas, pool] = answer.free_bytes
+    return free, unasked
