@@ -53,7 +53,7 @@ class Mapping:
             where = f"pool {request.zpool}" if request.zpool else "any pool"
             sizeless = "" if request.cloud is not None else ", and no size to make one of"
             raise NotFound(f"there is no volume {name} in {where}{sizeless}", zvol=name)
-        backend = found[0] if found else self._backend(request.zpool)
+        backend = found[0] if found else await self._backend(request.zpool)
         async with self._locks.hold(lock_name(backend, name), preemptible=True):
             volume = await backend.find(name)
             if volume is None:
@@ -206,8 +206,8 @@ class Mapping:
                     f"disk {disk} of VM {vm} is {old.zvol} on {old.host} still: unmap that before {volume.name} takes its place"
                 )
 
-    def _backend(self, pool: str | None) -> Backend:
-        return self._pools.backend(pool) if pool is not None else self._pools.default()
+    async def _backend(self, pool: str | None) -> Backend:
+        return self._pools.backend(pool) if pool is not None else await self._pools.default()
 
 
 def _placed(request: MapZvol) -> tuple[str, int, int, str] | None:

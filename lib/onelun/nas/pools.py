@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 
 from onelun.config import Limits
-from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
+from onelun.errors import CommandFailed, Conflict, NotFound, OnelunError, OutOfSpace, Rejected
 from onelun.model import Capacity, Volume
 from onelun.naming import checked_name
 from onelun.nas.backends.base import Backend
+
+log = logging.getLogger(__name__)
 
 _GIB = 1 << 30
 
@@ -19,7 +23,7 @@ class Pools:
 
     def __init__(self, backends: Mapping[str, Backend], default: str | None, limits: Limits) -> None:
         self._backends = dict(backends)
-        self._default = default or (next(iter(backends)) if len(backends) == 1 else None)
+        self._default = default
         self._limits = limits
         self._promised = dict.fromkeys(backends, 0)
 
@@ -33,11 +37,27 @@ class Pools:
             raise NotFound(f"there is no pool {pool} here; there are: {', '.join(self._backends)}", pool=pool)
         return self._backends[pool]
 
-    def default(self) -> Backend:
-        """The pool for a new volume of a caller that names none. Raises Rejected when none is configured."""
-        if self._default is None:
-            raise Rejected(f"name a zpool: there are {', '.join(self._backends)}, and no default_pool is configured")
-        return self._backends[self._default]
+    async def default(self) -> Backend:
+        """The pool for a new volume of a caller that names none: the configured one, else the one with the most room.
+
+        Of equals it is the first. Raises CommandFailed when none of several can be asked.
+        """
+        if self._default is not None:
+            return self._backends[self._default]
+        if len(self._backends) == 1:
+            return next(iter(self._backends.values()))
+        answers = await asyncio.gather(*(backend.capacity() for backend in self), return_exceptions=True)
+        room: dict[str, int] = {}
+        for pool, capacity in zip(self._backends, answers, strict=True):
+            if isinstance(capacity, OnelunError):
+                log.warning("default passed=%s reason=%s", pool, capacity)
+            elif isinstance(capacity, BaseException):
+                raise capacity
+            else:
+                room[pool] = self.room(pool, capacity)
+        if not room:
+            raise CommandFailed(f"none of the pools {', '.join(self._backends)} tells how much room it has")
+        return self._backends[max(room, key=room.__getitem__)]
 
     async def locate(self, zvol: str, pool: str | None) -> tuple[Backend, Volume] | None:
         """The volume `zvol` of the named pool, or of whichever pool has it.

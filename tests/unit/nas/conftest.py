@@ -106,6 +106,7 @@ def parts(tmp_path, nodes):
     """What outlives the agent: storage, targets, nodes, state directory."""
     return SimpleNamespace(
         backend=MemoryBackend("tank"),
+        others={},
         exporter=MemoryExporter("nas1", Portal("127.0.0.1")),
         nodes=nodes,
         state=str(tmp_path / "state"),
@@ -124,7 +125,7 @@ def begin(parts):
         agent = NasAgent(
             "nas1",
             parts.state,
-            {"tank": parts.backend},
+            {"tank": parts.backend, **parts.others},
             parts.exporter,
             parts.nodes,
             msgspec.structs.replace(parts.limits, **limits),
