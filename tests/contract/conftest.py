@@ -31,6 +31,7 @@ CONNECTORS = [
     pytest.param("tests.support.iscsi:MemoryLab", id="memory"),
     pytest.param("tests.support.iscsi:TgtLab", id="userspace"),
     pytest.param("tests.support.iscsi_open:OpenIscsiLab", id="iscsi", marks=guest("iscsi")),
+    pytest.param("tests.support.iscsi_lio:LioLab", id="iscsi-lio", marks=guest("iscsi", "lio")),
 ]
 
 

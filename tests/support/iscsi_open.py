@@ -7,8 +7,11 @@ ours from others' on a real host.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.support.blocks import HOSTS
@@ -16,6 +19,7 @@ from tests.support.iscsi import TgtLab
 from tests.support.requires import requires
 
 from onelun.compute.connectors.iscsi import IscsiConnector
+from onelun.compute.connectors.iscsi_admin import daemon_answers
 from onelun.compute.connectors.iscsi_records import iface_of
 
 NODES = "/etc/iscsi/nodes"
@@ -34,6 +38,9 @@ class OpenIscsiLab(TgtLab):
 
     def connector(self, host: str) -> IscsiConnector:
         return IscsiConnector(f"{self.directory}/{host}", node=host)
+
+    def broken(self) -> list[tuple[str, AbstractContextManager[object]]]:
+        return [*super().broken(), ("iscsid is not running", without_iscsid())]
 
     def leftovers(self) -> list[str]:
         """Sessions of the lab's hosts, and their records."""
@@ -69,6 +76,22 @@ def iscsid_pid() -> int | None:
         return None
 
 
+@contextmanager
+def without_iscsid() -> Iterator[None]:
+    """No iscsid for a while: killed, as by the kernel when memory is short."""
+    pid = iscsid_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + 10
+    while iscsid_pid() is not None:
+        assert time.monotonic() < until, "iscsid is still there"
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        start_iscsid()
+
+
 def start_iscsid() -> None:
     """Start it unless it runs, and wait until it answers."""
     if iscsid_pid() is not None:
@@ -78,9 +101,6 @@ def start_iscsid() -> None:
         name.write_text("InitiatorName=iqn.2026-11.io.onelun.test:nobody\n")
     subprocess.run(["iscsid"], timeout=10, check=True)
     until = time.monotonic() + 10
-    while (
-        iscsid_pid() is None
-        or subprocess.run(["iscsiadm", "-m", "session"], timeout=10, capture_output=True).returncode == 20
-    ):
+    while iscsid_pid() is None or not daemon_answers():
         assert time.monotonic() < until, "iscsid does not start"
         time.sleep(0.05)

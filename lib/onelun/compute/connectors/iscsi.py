@@ -20,18 +20,14 @@ from onelun.compute.connectors.iscsi_disk import Disks, set_readonly, until, usa
 from onelun.compute.connectors.iscsi_knock import knock, numeric
 from onelun.compute.connectors.iscsi_notes import Note, Notes
 from onelun.compute.connectors.iscsi_records import Records, checked_target, iface_of
+from onelun.compute.connectors.iscsi_sessions import RECOVERY_S, Sessions
 from onelun.compute.connectors.iscsi_sysfs import Disk, Session, Sysfs
-from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OnelunError, Unreachable
+from onelun.errors import Conflict, NotFound, OnelunError, Unreachable
 from onelun.model import Portal
 
 log = logging.getLogger(__name__)
 
 _CONNECT_S = 20.0
-# How long a session that lost its connection is awaited: iscsid tries again every few seconds.
-_RECOVERY_S = 8.0
-_FLUSH_S = 30.0
-_REMOVE_S = 6.0
-_GONE_S = 5.0
 # tgt's first disk is LUN 1 (LUN 0 is its controller), LIO's is LUN 0.
 _LUNS = (1, 0)
 
@@ -41,20 +37,20 @@ class IscsiConnector(Connector):
 
     def __init__(self, run_dir: str, *, node: str, database: str = "/etc/iscsi") -> None:
         self._node = node
-        self._iface = iface_of(node)
         self._sysfs = Sysfs()
-        self._records = Records(database, self._iface)
+        self._records = Records(database, iface_of(node))
         self._notes = Notes(run_dir)
         self._admin = Iscsiadm()
         self._disks = Disks(self._sysfs)
+        self._sessions = Sessions(iface_of(node), self._sysfs, self._records, self._notes, self._admin)
 
     async def check(self) -> list[str]:
         """See Connector."""
-        return await iscsi_check.troubles(self._sysfs, self._records)
+        return await iscsi_check.troubles(self._sysfs, self._records, self._notes)
 
     async def settle(self) -> None:
         """See Connector. Half-made is a session that nobody noted as verified, and a record without a session."""
-        sessions = self._ours()
+        sessions = self._sessions.ours()
         self._records.clear_aside()
         for session in sessions:
             note = self._notes.get(session.iqn)
@@ -92,11 +88,11 @@ class IscsiConnector(Connector):
     async def disconnect(self, iqn: str, *, force: bool = False) -> None:
         """See Connector. Forced, it ends in bounded time, and what waited to be written is dropped first."""
         checked_target(iqn)
-        sessions = self._ours(iqn)
+        sessions = self._sessions.ours(iqn)
         if not force:
             for session in sessions:
-                await self._flush(session)
-        await self._clear(iqn, force=force)
+                await self._sessions.flush(session)
+        await self._sessions.clear(iqn, force=force)
         if sessions:
             log.info("disconnect node=%s target=%s force=%s", self._node, iqn, force)
 
@@ -107,8 +103,10 @@ class IscsiConnector(Connector):
         that nobody has open is not: it is connected anew.
         """
         found: dict[str, Connected] = {}
-        for session in self._ours():
-            disk = self._disk(session)
+        for session in self._sessions.ours():
+            if self._sessions.is_left(session):
+                continue
+            disk = self._sessions.disk(session)
             alive = usable(session, disk)
             if not alive and disk is not None and waits(session, disk):
                 alive = bool(await asyncio.to_thread(devices.openers, disk.node))
@@ -116,52 +114,35 @@ class IscsiConnector(Connector):
                 found[session.iqn] = Connected(session.iqn, disk.node if disk and disk.name else "", alive=alive)
         return list(found.values())
 
-    def _ours(self, iqn: str | None = None) -> list[Session]:
-        """Our sessions, of that target alone when it is given. IQNs are compared whole, in one case (RFC 3722)."""
-        return [
-            session
-            for session in self._sysfs.sessions()
-            if session.iface == self._iface and (iqn is None or session.iqn.lower() == iqn.lower())
-        ]
-
-    def _disk(self, session: Session, lun: int | None = None) -> Disk | None:
-        """Our LUN of the session: that one, or the noted one, or else its first disk."""
-        note = self._notes.get(session.iqn)
-        if lun is None and note is not None and note.session == session.number:
-            lun = note.lun
-        if lun is not None:
-            return self._sysfs.disk(session, lun)
-        return next((disk for disk in self._sysfs.disks(session) if disk.kind == 0), None)
-
     def _connected(self, iqn: str) -> tuple[Session | None, Disk | None]:
-        for session in self._ours(iqn):
-            disk = self._disk(session)
+        for session in self._sessions.ours(iqn):
+            disk = self._sessions.disk(session)
             if disk is not None and disk.name:
                 return session, disk
         return None, None
 
     async def _connect(self, export: Export) -> str:
         portal = await numeric(export.portal)
-        for session in self._ours(export.iqn):
+        for session in self._sessions.ours(export.iqn):
             if device := await self._healthy(session, export, portal):
                 return device
         try:
             await knock(export, portal)
         except NotFound:
-            for session in self._ours(export.iqn):
-                await self._clear_unused(session)
+            for session in self._sessions.ours(export.iqn):
+                await self._sessions.clear_unused(session)
             raise
-        for session in self._ours(export.iqn):
-            if not await self._clear_unused(session):
+        for session in self._sessions.ours(export.iqn):
+            if not await self._sessions.clear_unused(session):
                 return await self._awaited(session, export)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._undo, export.iqn)
             self._records.put(export, portal)
             await self._admin.login(export, portal)
-            sessions = self._ours(export.iqn)
+            sessions = self._sessions.ours(export.iqn)
             if not sessions:
                 raise Unreachable(f"the session to {export.iqn} ended as soon as it began", target=export.iqn)
-            disk = await self._disks.appear(sessions[-1], _LUNS if export.lun is None else (export.lun,))
+            disk = await self._disks.appear(sessions[-1], _luns(export))
             device = await self._verified(sessions[-1], disk, export)
             undo.pop_all()
         log.info("connect node=%s target=%s device=%s", self._node, export.iqn, device)
@@ -169,33 +150,27 @@ class IscsiConnector(Connector):
 
     async def _healthy(self, session: Session, export: Export, portal: Portal) -> str | None:
         """The device of a session that is up and as `export` asks. Raises Conflict when it is another volume."""
-        disk = self._disk(session, export.lun)
+        disk = self._sessions.disk(session, export.lun)
         if disk is None or not usable(session, disk) or not self._fits(session, export, portal):
             return None
         try:
             return await self._verified(session, disk, export)
         except Conflict:
-            await self._clear_unused(session)
+            await self._sessions.clear_unused(session)
             raise
         except Unreachable as error:
             log.info("connect node=%s target=%s dead=%s", self._node, export.iqn, error)
             return None
 
     async def _awaited(self, session: Session, export: Export) -> str:
-        """The device in use of a session that may be down now."""
-
-        def back() -> bool:
-            now = next((one for one in self._ours(export.iqn) if one.number == session.number), None)
-            return now is not None and usable(now, self._disk(now, export.lun))
-
-        await until(back, _RECOVERY_S)
-        disk = self._disk(session, export.lun)
-        if disk is None or not back():
+        """The device of a session that may be down now and stays, because somebody has a disk of it open."""
+        if not await until(lambda: self._sessions.is_up(session.number), RECOVERY_S):
             raise Unreachable(
                 f"the session to {export.iqn} is down, and its device stays because it is in use: it goes on when "
                 f"{export.portal} is back",
                 target=export.iqn,
             )
+        disk = self._sessions.disk(session, export.lun) or await self._disks.appear(session, _luns(export))
         return await self._verified(session, disk, export)
 
     async def _verified(self, session: Session, disk: Disk, export: Export) -> str:
@@ -220,79 +195,21 @@ class IscsiConnector(Connector):
             export.initiator,
         ) and self._sysfs.account(session) == (export.user or "", export.secret or "")
 
-    async def _flush(self, session: Session) -> None:
-        """Make durable what was written to the session's disks. Raises Busy or CommandFailed."""
-        for disk in self._sysfs.disks(session):
-            if not disk.name:
-                continue
-            await devices.refuse_if_open(disk.node)
-            if not await until(lambda: self._is_up(session.number), _RECOVERY_S):
-                raise CommandFailed(f"cannot flush {disk.node}: the session to {session.iqn} is down", device=disk.node)
-            await devices.flush(disk.node, timeout_s=_FLUSH_S)
-            if holders := await asyncio.to_thread(devices.openers, disk.node):
-                raise Busy(f"{disk.node} is in use: {'; '.join(holders)}", device=disk.node)
-
-    def _is_up(self, number: int) -> bool:
-        session = next((one for one in self._ours() if one.number == number), None)
-        return session is None or all(usable(session, disk) for disk in self._sysfs.disks(session) if disk.name)
-
-    async def _clear_unused(self, session: Session) -> bool:
-        """Remove the session, its record and note, unless somebody has one of its disks open; whether it is gone."""
-        for disk in self._sysfs.disks(session):
-            holders = await asyncio.to_thread(devices.openers, disk.node)
-            if disk.name and holders:
-                return False
-        await self._end(session, force=True)
-        self._records.remove(session.iqn)
-        self._notes.remove(session.iqn)
-        return True
-
-    async def _clear(self, iqn: str, *, force: bool) -> None:
-        """Remove devices, sessions, record and note of the target, and look that they are gone. Absent: nothing.
-
-        Forced, each step is tried whatever became of the one before. Raises CommandFailed for what stays.
-        """
-        failures: list[str] = []
-        for session in self._ours(iqn):
-            try:
-                await self._end(session, force=force)
-            except OnelunError as error:
-                if not force:
-                    raise
-                failures.append(error.sentence)
-        self._records.remove(iqn)
-        self._notes.remove(iqn)
-        if left := self._ours(iqn):
-            said = "; ".join(failures) or "it is still logged in"
-            raise CommandFailed(f"session {left[0].number} of {iqn} does not end: {said}", target=iqn)
-
-    async def _end(self, session: Session, *, force: bool) -> None:
-        """Remove the session's disks, and log it out."""
-        failure: OnelunError | None = None
-        for disk in self._sysfs.disks(session):
-            try:
-                await self._disks.remove(disk, _REMOVE_S)
-            except OnelunError as error:
-                if not force:
-                    raise
-                failure = error
-        portal = Portal(session.address, session.port)
-        self._records.restore(session.iqn, portal, session.initiator)
-        await self._admin.logout(session.iqn, portal)
-        if not await until(lambda: session.number not in {one.number for one in self._ours()}, _GONE_S):
-            raise failure or CommandFailed(f"session {session.number} of {session.iqn} does not end")
-
     async def _undo(self, iqn: str) -> None:
         """A failure to clear away must not hide why the connection failed; `settle` and the next connect try again."""
         try:
-            await self._clear(iqn, force=True)
+            await self._sessions.clear(iqn, force=True)
         except OnelunError as error:
             log.warning("connect node=%s target=%s undo=%s", self._node, iqn, error)
 
     async def _settle(self, session: Session) -> None:
         try:
-            removed = await self._clear_unused(session)
+            removed = await self._sessions.clear_unused(session)
         except OnelunError as error:
             log.warning("settle node=%s target=%s error=%s", self._node, session.iqn, error)
             return
         log.info("settle node=%s target=%s session=%s removed=%s", self._node, session.iqn, session.number, removed)
+
+
+def _luns(export: Export) -> tuple[int, ...]:
+    return _LUNS if export.lun is None else (export.lun,)

@@ -6,6 +6,7 @@ import os
 
 from onelun import command
 from onelun.compute.connectors.iscsi_admin import daemon_answers
+from onelun.compute.connectors.iscsi_notes import Notes
 from onelun.compute.connectors.iscsi_records import Records, available
 from onelun.compute.connectors.iscsi_sysfs import Sysfs
 from onelun.errors import CommandFailed
@@ -14,7 +15,7 @@ _BSG = "/dev/bsg"
 _NAME = "/etc/iscsi/initiatorname.iscsi"
 
 
-async def troubles(sysfs: Sysfs, records: Records) -> list[str]:
+async def troubles(sysfs: Sysfs, records: Records, notes: Notes) -> list[str]:
     """What stands in the way, each as one sentence that says what to do; changes nothing."""
     found = []
     if os.geteuid() != 0:
@@ -33,8 +34,7 @@ async def troubles(sysfs: Sysfs, records: Records) -> list[str]:
         found.append("iscsid is not running: systemctl enable --now iscsid.socket")
     if not os.path.isdir(_BSG):
         found.append(f"{_BSG} is missing, by which disks are asked who they are: use a kernel with CONFIG_BLK_DEV_BSG")
-    if trouble := records.trouble():
-        found.append(trouble)
+    found += [trouble for trouble in (records.trouble(), notes.trouble()) if trouble is not None]
     found += [
         f"the record of {iqn} would log in by itself at the host's start: iscsiadm -m node -T {iqn} --op update "
         "-n node.startup -v manual"

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _SCAN_S = 6.0
 _NODE_S = 8.0
 _UDEV_S = 5.0
-_ASK_S = 5.0
+_ASK_S = 6.0
 _POLL_S = 0.02
 # States of a SCSI device (drivers/scsi/scsi_sysfs.c): usable, and waiting for its session to come back.
 _USABLE = ("running",)

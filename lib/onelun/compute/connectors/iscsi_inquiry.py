@@ -5,7 +5,7 @@ generic SCSI layer (bsg, linux/bsg.h) is used and not the block device: a questi
 count as a user of the disk. It is a process of its own because it hangs uninterruptibly then. Its status is an errno.
 """
 
-import ctypes
+import array
 import errno
 import fcntl
 import os
@@ -18,6 +18,7 @@ TIMEOUT_MS = 4000
 REQUEST = struct.Struct("=iIIIQQIIIIQIIIIQQIIQIIIIIIIIiiQII")
 CHECK_CONDITION = 2
 UNIT_ATTENTION = 6
+DRIVER_SENSE = 8
 ATTEMPTS = 6
 
 
@@ -38,31 +39,27 @@ def main() -> None:
 def ask(descriptor: int, command: bytes, length: int) -> bytes:
     """The answer to a SCSI command. A unit attention is news that the next command does not get again (SAM-5, 5.14)."""
     for _ in range(ATTEMPTS):
-        request, answer, sense = (ctypes.create_string_buffer(size) for size in (len(command), length, 64))
-        request.raw = command
-        block = ctypes.create_string_buffer(pack(request, answer, sense), REQUEST.size)
+        request, answer, sense = array.array("B", command), array.array("B", bytes(length)), array.array("B", bytes(64))
+        block = array.array("B", pack(request, answer, sense))
         fcntl.ioctl(descriptor, SG_IO, block)
-        driver, transport, device = REQUEST.unpack(block.raw)[21:24]
-        if (transport, device) == (0, 0) and driver in (0, 8):
-            return answer.raw
-        if transport or device != CHECK_CONDITION or sense_key(sense.raw) != UNIT_ATTENTION:
+        driver, transport, device = REQUEST.unpack(block)[21:24]
+        if (transport, device) == (0, 0) and driver in (0, DRIVER_SENSE):
+            return answer.tobytes()
+        if transport or device != CHECK_CONDITION or sense_key(sense) != UNIT_ATTENTION:
             raise OSError(errno.EREMOTEIO, "")
     raise OSError(errno.EAGAIN, "")
 
 
-def pack(
-    request: ctypes.Array[ctypes.c_char], answer: ctypes.Array[ctypes.c_char], sense: ctypes.Array[ctypes.c_char]
-) -> bytes:
-    """The struct sg_io_v4 for a command that reads."""
-    address = ctypes.addressof
+def pack(request: "array.array[int]", answer: "array.array[int]", sense: "array.array[int]") -> bytes:
+    """The struct sg_io_v4 for a command that reads: a SCSI command (protocol 0), where it is, and where what comes goes."""
     return REQUEST.pack(
-        *(ord("Q"), 0, 0, len(request), address(request), 0, 0, 0, 0, len(sense), address(sense)),
-        *(0, 0, 0, len(answer), 0, address(answer), TIMEOUT_MS, 0, 0),
+        *(ord("Q"), 0, 0, len(request), request.buffer_info()[0], 0, 0, 0, 0, len(sense), sense.buffer_info()[0]),
+        *(0, 0, 0, len(answer), 0, answer.buffer_info()[0], TIMEOUT_MS, 0, 0),
         *(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
     )
 
 
-def sense_key(sense: bytes) -> int:
+def sense_key(sense: "array.array[int]") -> int:
     """The sense key in either format (SPC-4, 4.5)."""
     return (sense[1] if sense[0] & 0x7F in (0x72, 0x73) else sense[2]) & 0x0F
 

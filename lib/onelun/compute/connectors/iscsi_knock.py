@@ -23,6 +23,8 @@ _REQUEST, _RESPONSE = 0x43, 0x23
 # The status class and detail of a login response.
 _OK_CLASSES = (0, 1)
 _AUTHENTICATION, _FORBIDDEN, _NOT_FOUND, _REMOVED = (2, 1), (2, 2), (2, 3), (2, 4)
+# LIO says this of a target that does not exist, as of one that is not enabled (drivers/target/iscsi).
+_UNAVAILABLE = (3, 1)
 
 
 async def numeric(portal: Portal) -> Portal:
@@ -89,7 +91,7 @@ def _request(export: Export) -> bytes:
 
 def _refusal(export: Export, portal: Portal, status: tuple[int, int]) -> OnelunError:
     facts = {"target": export.iqn, "portal": str(portal)}
-    if status in (_NOT_FOUND, _REMOVED):
+    if status in (_NOT_FOUND, _REMOVED, _UNAVAILABLE):
         return NotFound(f"{portal} has no target {export.iqn} for the initiator {export.initiator}", **facts)
     if status == _FORBIDDEN:
         return Rejected(f"{portal} refuses {export.iqn} to the initiator {export.initiator}", **facts)

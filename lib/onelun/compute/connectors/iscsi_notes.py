@@ -9,11 +9,14 @@ import msgspec
 
 
 class Note(msgspec.Struct, frozen=True):
-    """The disk `lun` of the session of that number is what `iqn` should be."""
+    """The disk `lun` of the session of that number is what `iqn` should be.
+
+    Without `lun` we have done with the session, and it stays for somebody who uses another LUN of it.
+    """
 
     iqn: str
     session: int
-    lun: int
+    lun: int | None
 
 
 class Notes:
@@ -27,7 +30,7 @@ class Notes:
         try:
             with open(self._path(iqn), "rb") as file:
                 return msgspec.json.decode(file.read(), type=Note)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
             return None
 
     def put(self, note: Note) -> None:
@@ -47,8 +50,14 @@ class Notes:
         """The targets that have a note."""
         try:
             return [name for name in sorted(os.listdir(self._directory)) if not name.startswith(".")]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def trouble(self) -> str | None:
+        """Why nothing can be noted; None when it can."""
+        if os.path.lexists(self._directory) and not os.path.isdir(self._directory):
+            return f"{self._directory} is no directory: remove it, or configure another one"
+        return None
 
     def _path(self, iqn: str) -> str:
         return f"{self._directory}/{iqn}"
