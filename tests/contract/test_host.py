@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.support.blocks import content, daemons, killed, leftovers, read, write
-from tests.support.iscsi import TgtLab, initiator
+from tests.support.iscsi import MIB, TgtLab, initiator
 from tests.support.iscsi import lab as make_lab
 
 from onelun.compute.agent import ComputeAgent, run_dir
@@ -22,7 +22,7 @@ from onelun.compute.connectors.userspace import UserspaceConnector
 from onelun.config import Compute, Limits
 from onelun.errors import Busy
 from onelun.rpc.job import Job
-from onelun.rpc.message import Held, ListDev, Request, SetZvol, SyncZvols, TearDown, name_of
+from onelun.rpc.message import GrowDev, Held, ListDev, Request, SetZvol, SyncZvols, TearDown, name_of
 
 OWNER = (1234, 1235)
 
@@ -122,6 +122,20 @@ async def test_a_loop_node_is_roots_again_when_the_device_goes(node: Node) -> No
 
     assert os.stat(device).st_uid == 0
     assert stat.S_IMODE(os.stat(device).st_mode) & 0o007 == 0
+
+
+async def test_a_grown_disk_is_its_owners_still(node: Node) -> None:
+    export = node.lab.offer("one-1", "node1")
+    await node.ask(node.request(export))
+    node.lab.grow(export, 32 * MIB)
+
+    device = (await node.ask(GrowDev(target=export.iqn, size_bytes=32 * MIB))).bdev
+
+    assert os.path.samefile(node.disk, device)
+    assert os.stat(device).st_uid == OWNER[0]
+    done = as_owner("dd", "if=/dev/urandom", f"of={node.disk}", "bs=1M", "count=1", "seek=31", "conv=notrunc,fsync")
+    assert done.returncode == 0, done.stderr
+    assert content(node.lab.backing(export))[31 * MIB :] == read(device, MIB, 31 * MIB) != bytes(MIB)
 
 
 async def test_a_busy_device_keeps_its_name_its_link_and_its_owner(node: Node) -> None:

@@ -97,9 +97,10 @@ class Host:
         async with self._turns.of(iqn):
             device = await self._connector.grow(iqn, size_bytes)
             known = self._attachments.get(iqn)
-            if known is not None and known.device != device:
+            if known is not None:
                 grown = msgspec.structs.replace(known, device=device)
                 self._attachments.save(grown)
+                # Also under its old path it may be a device made anew, which is root's.
                 self._show(grown)
             return device
 
