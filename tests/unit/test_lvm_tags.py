@@ -104,7 +104,7 @@ def test_every_tag_is_one_that_lvm_takes(facts):
 
 @given(st.builds(SnapshotFacts, of=st.just(UUID), snapshot=st.builds(Snapshot, texts, times, st.integers(512, 2**60))))
 def test_a_snapshots_facts_come_back_from_its_tags(facts):
-    assert read_snapshot(facts.snapshot.size_bytes, snapshot_tags(facts)) == facts
+    assert read_snapshot(UUID, facts.snapshot.size_bytes, snapshot_tags(facts)) == facts
 
 
 @given(st.builds(PoolFacts, owner=st.none() | texts, cloud=st.none() | texts, serial=st.integers(0, 2**60)))

@@ -100,11 +100,15 @@ class Devices:
     async def pool_status(self) -> PoolStatus | None:
         """What the kernel says of the thin pool; None while it is not active."""
         told = await command.run("dmsetup", "status", "--target", "thin-pool", timeout_s=_DMSETUP_S)
-        found = {match["name"]: match for line in told.stdout.splitlines() if (match := _STATUS.match(line))}
-        # Once a volume was active, a layer of that name has taken the pool's place (lvmthin(7)).
-        name = self.dm_name(self._thin_pool)
-        match = found.get(f"{name}-tpool") or found.get(name)
-        return None if match is None else _status(match)
+        return read_status(told.stdout, self.dm_name(self._thin_pool))
+
+
+def read_status(printed: str, name: str) -> PoolStatus | None:
+    """The status of the thin pool of that name, of all that `dmsetup status` printed; None when it is not there."""
+    found = {match["name"]: match for line in printed.splitlines() if (match := _STATUS.match(line))}
+    # Once a volume was active, a layer of that name has taken the pool's place (lvmthin(7)).
+    match = found.get(f"{name}-tpool") or found.get(name)
+    return None if match is None else _status(match)
 
 
 def _status(match: re.Match[str]) -> PoolStatus:

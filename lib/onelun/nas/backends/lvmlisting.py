@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 NEW = ".new"
 WAS = ".was"
 VISIBLE = (State.READY, State.DELETING)
-_OURS = re.compile(r"onelun-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:(\.s-[0-9a-f]{16})|(\.new|\.was))?")
+_OURS = re.compile(
+    r"onelun-(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:(?P<snapshot>\.s-[0-9a-f]{16})|\.new|\.was)?"
+)
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -109,6 +111,8 @@ class Reader:
         self._vg = vg
         self._thin_pool = thin_pool
         self._warned: set[str] = set()
+        # Between two listings nearly all rows stay as they are, and to understand some thousands takes a while.
+        self._understood: dict[Row, Entry | Kept] = {}
 
     def listing(self, rows: list[Row]) -> Listing:
         """What the rows tell. Raises CommandFailed when the thin pool is not among them, or has tags that are no facts."""
@@ -122,37 +126,42 @@ class Reader:
             raise CommandFailed(
                 f"the facts of pool {self.pool} cannot be read: {error}; correct the tags of {self._vg}/{self._thin_pool}"
             ) from error
-        for row in sorted(rows, key=lambda row: row.lv_name):
-            match = _OURS.fullmatch(row.lv_name) if row.pool_lv == self._thin_pool else None
-            if match is not None:
-                self._add(found, row, *match.groups())
+        before, self._understood = self._understood, {}
+        for row in sorted((row for row in rows if row.pool_lv == self._thin_pool), key=lambda row: row.lv_name):
+            thing = before.get(row) or self._understand(row)
+            if thing is not None:
+                self._understood[row] = thing
+                _add(found, thing)
         for kept in found.snapshots.values():
             kept.sort(key=lambda one: (one.facts.snapshot.made_at, one.facts.snapshot.name))
         _hide_replaced(found)
         return found
 
-    def _add(self, found: Listing, row: Row, uuid: str, snapshot: str | None, beside: str | None) -> None:
+    def _understand(self, row: Row) -> Entry | Kept | None:
+        match = _OURS.fullmatch(row.lv_name)
+        if match is None:
+            return None
         tags = ours(row.lv_tags.split(","))
         try:
-            if snapshot is not None:
-                kept = read_snapshot(int(row.lv_size), tags)
-                if kept.of != uuid:
-                    raise UnreadableError(f"its tags say that it is of {kept.of}")
-                found.snapshots.setdefault(uuid, []).append(Kept(row.lv_name, kept))
-                return
-            facts = read_volume(self.pool, uuid, int(row.lv_size), tags)
+            if match["snapshot"] is None:
+                return Entry(row.lv_name, read_volume(self.pool, match["uuid"], int(row.lv_size), tags), tags)
+            return Kept(row.lv_name, read_snapshot(match["uuid"], int(row.lv_size), tags))
         except UnreadableError as error:
-            self._leave_alone(row.lv_name, str(error))
-            return
-        if beside is not None:
-            found.beside.setdefault(uuid, []).append(row.lv_name)
-        # Rows are sorted: the LV itself comes first, then what it is to become, then what it was.
-        found.volumes.setdefault(uuid, Entry(row.lv_name, facts, tags))
+            if row.lv_name not in self._warned:
+                self._warned.add(row.lv_name)
+                log.warning("pool pool=%s lv=%s/%s left alone: %s", self.pool, self._vg, row.lv_name, error)
+            return None
 
-    def _leave_alone(self, lv: str, reason: str) -> None:
-        if lv not in self._warned:
-            self._warned.add(lv)
-            log.warning("pool pool=%s lv=%s/%s left alone: %s", self.pool, self._vg, lv, reason)
+
+def _add(found: Listing, thing: Entry | Kept) -> None:
+    if isinstance(thing, Kept):
+        found.snapshots.setdefault(thing.facts.of, []).append(thing)
+        return
+    uuid = thing.volume.uuid
+    if thing.lv.endswith((NEW, WAS)):
+        found.beside.setdefault(uuid, []).append(thing.lv)
+    # They come sorted: the LV itself is the first, then what it is to become, then what it was.
+    found.volumes.setdefault(uuid, thing)
 
 
 def _hide_replaced(found: Listing) -> None:

@@ -103,11 +103,13 @@ def snapshot_tags(facts: SnapshotFacts) -> frozenset[str]:
     return _tags({"snapshot": facts.snapshot.name, "of": facts.of, "made_at": facts.snapshot.made_at})
 
 
-def read_snapshot(size_bytes: int, tags: Iterable[str]) -> SnapshotFacts:
-    """The facts of a snapshot of that size. Raises UnreadableError."""
+def read_snapshot(of: str, size_bytes: int, tags: Iterable[str]) -> SnapshotFacts:
+    """The facts of a snapshot, of that size, of the volume with the UUID `of`. Raises UnreadableError."""
     told = _told(tags)
+    if told.get("of") != of:
+        raise UnreadableError(f"its tags are of a snapshot of {told.get('of')}")
     snapshot = {"name": _unescaped(told.get("snapshot", "")), "made_at": told.get("made_at"), "size_bytes": size_bytes}
-    return _made({"of": told.get("of"), "snapshot": snapshot}, SnapshotFacts)
+    return _made({"of": of, "snapshot": snapshot}, SnapshotFacts)
 
 
 def pool_tags(facts: PoolFacts) -> frozenset[str]:

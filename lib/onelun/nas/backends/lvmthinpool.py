@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from onelun.errors import CommandFailed, OutOfSpace, Rejected
@@ -35,7 +37,7 @@ class ThinPool:
         self.lvm = Lvm(pool, vg, udev_s=udev_s)
         self.devices = Devices(self.lvm, thin_pool, udev_s=udev_s)
         self._reader = Reader(pool, vg, thin_pool)
-        self._rows: Shared[list[Row]] = Shared(self._read)
+        self._listed: Shared[Listing] = Shared(self._read)
         self._agent: str | None = None
         self._geometry: Geometry | None = None
 
@@ -56,7 +58,7 @@ class ThinPool:
 
     async def listing(self) -> Listing:
         """What the pool holds now. Raises CommandFailed when it is gone, or not the one any more that was opened."""
-        found = self._reader.listing(await self._rows.get())
+        found = await self._listed.get()
         if self._agent is not None and found.pool.owner is None:
             raise CommandFailed(
                 f"pool {self.pool} is gone: {self.path} has lost its owner's tag, or is another thin pool"
@@ -139,9 +141,9 @@ class ThinPool:
                     needed_bytes=size_bytes,
                 )
 
-    async def _read(self) -> list[Row]:
+    async def _read(self) -> Listing:
         rows = await self.lvm.report("lvs", COLUMNS, self.vg)
-        return msgspec.convert(rows, list[Row])
+        return await asyncio.to_thread(self._reader.listing, msgspec.convert(rows, list[Row]))
 
     def _known(self) -> Geometry:
         if self._geometry is None:

@@ -161,11 +161,9 @@ class LvmVolumes:
 
     async def finish(self, found: Listing) -> None:
         """End what an interruption left half done: replaced volumes, and snapshots of volumes that are gone."""
-        for uuid, entry in found.volumes.items():
+        for entry in found.volumes.values():
             if entry.volume.state is State.TRASH and volume_tags(entry.facts) != entry.tags:
                 await self._pool.write(entry, entry.facts)
-            if entry.volume.state is not State.BUILDING and uuid in found.beside:
-                log.info("pool pool=%s uuid=%s has an unfinished revert", self._pool.pool, uuid)
         for uuid in set(found.snapshots) - set(found.volumes):
             await self.remove(found, uuid)
 
