@@ -16,8 +16,7 @@ from tests.support.lab.machine import Say
 from tests.support.lab.place import LabError, cache
 from tests.support.lab.qemu_initramfs import make_initramfs
 from tests.support.lab.qemu_packages import PackageVersions, parse_versions
-from tests.support.lab.root import PackageIndex
-from tests.support.lab.root import locked
+from tests.support.lab.root import PackageIndex, locked
 from tests.support.sandbox.processes import run
 
 # Debian has such a kernel for amd64 alone with all that the guests need.
