@@ -1,14 +1,13 @@
 """A backend in memory, for tests and trials: real volumes with real bytes, gone with the object.
 
-One object is one pool. Content is kept in blocks, and a block that was never written takes nothing and reads as zeros.
-Blocks are values, so clones and snapshots share them until one side writes, and each is counted once.
+One object is one pool. Clones and snapshots share blocks with their origin until one side writes (memoryblocks.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,28 +16,25 @@ from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
 from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.backends.memoryblocks import Blocks, bytes_alone, bytes_of, read, written
 
-_BLOCK = 4096
 _VISIBLE = (State.READY, State.DELETING)
-
-
-_Blocks = dict[int, bytes]
 
 
 @dataclass
 class _Moment:
     snapshot: Snapshot
-    blocks: _Blocks
+    blocks: Blocks
 
 
 @dataclass
 class _Kept:
     volume: Volume
-    blocks: _Blocks = field(default_factory=dict)
+    blocks: Blocks = field(default_factory=dict)
     trashed_at: float = 0.0
     moments: dict[str, _Moment] = field(default_factory=dict)
 
-    def layers(self) -> list[_Blocks]:
+    def layers(self) -> list[Blocks]:
         """The volume's own blocks and those of its snapshots."""
         return [self.blocks, *(moment.blocks for moment in self.moments.values())]
 
@@ -86,7 +82,7 @@ class MemoryBackend(Backend):
 
     async def capacity(self) -> Capacity:
         """See the base."""
-        used = _bytes_of(layer for kept in self._kept.values() for layer in kept.layers())
+        used = bytes_of(self._layers())
         return Capacity(total_bytes=self._total, used_bytes=used, free_bytes=max(0, self._total - used))
 
     async def volumes(self) -> list[Volume]:
@@ -238,16 +234,12 @@ class MemoryBackend(Backend):
 
     async def usage(self, volume: Volume) -> int:
         """See the base."""
-        return _bytes_of(self._present(volume).layers())
+        return bytes_of(self._present(volume).layers())
 
     def read(self, volume: Volume, offset: int, length: int) -> bytes:
         """The content, as an initiator would read it."""
         kept = self._present(volume)
-        length = max(0, min(length, kept.volume.size_bytes - offset))
-        first = offset // _BLOCK
-        count = (offset + length - 1) // _BLOCK - first + 1 if length else 0
-        blocks = b"".join(kept.blocks.get(first + number, bytes(_BLOCK)) for number in range(count))
-        return blocks[offset - first * _BLOCK :][:length]
+        return read(kept.blocks, offset, max(0, min(length, kept.volume.size_bytes - offset)))
 
     def write(self, volume: Volume, offset: int, content: bytes) -> None:
         """Write as an initiator would. Raises Rejected beyond the end, OutOfSpace when the pool is full."""
@@ -255,16 +247,8 @@ class MemoryBackend(Backend):
         if offset < 0 or offset + len(content) > kept.volume.size_bytes:
             raise Rejected(f"{kept.volume.name} ends at {kept.volume.size_bytes}")
         before = kept.blocks
-        blocks = dict(kept.blocks)
-        done = 0
-        while done < len(content):
-            number, start = divmod(offset + done, _BLOCK)
-            piece = content[done : done + _BLOCK - start]
-            block = blocks.get(number, bytes(_BLOCK))
-            blocks[number] = block[:start] + piece + block[start + len(piece) :]
-            done += len(piece)
-        kept.blocks = blocks
-        if _bytes_of(layer for every in self._kept.values() for layer in every.layers()) > self._total:
+        kept.blocks = written(kept.blocks, offset, content)
+        if bytes_of(self._layers()) > self._total:
             kept.blocks = before
             raise OutOfSpace(f"pool {self.pool} is full", pool=self.pool)
 
@@ -300,10 +284,11 @@ class MemoryBackend(Backend):
         return self._present(volume)
 
     def _measured(self, moment: _Moment) -> Snapshot:
-        others = (layer for kept in self._kept.values() for layer in kept.layers() if layer is not moment.blocks)
-        elsewhere = {id(block) for layer in others for block in layer.values()}
-        alone = {id(block) for block in moment.blocks.values()} - elsewhere
-        return msgspec.structs.replace(moment.snapshot, used_bytes=len(alone) * _BLOCK)
+        others = (layer for layer in self._layers() if layer is not moment.blocks)
+        return msgspec.structs.replace(moment.snapshot, used_bytes=bytes_alone(moment.blocks, others))
+
+    def _layers(self) -> Iterator[Blocks]:
+        return (layer for kept in self._kept.values() for layer in kept.layers())
 
     def _check_room(self, name: str, size_bytes: int) -> None:
         rules.check_room(self.pool, name, size_bytes, self._total)
@@ -312,10 +297,6 @@ class MemoryBackend(Backend):
         if self._agent is None:
             raise Rejected(f"pool {self.pool} is not open")
         rules.check_owner(self.pool, self._owner, self._agent)
-
-
-def _bytes_of(layers: Iterable[_Blocks]) -> int:
-    return len({id(block) for layer in layers for block in layer.values()}) * _BLOCK
 
 
 def _shows(volume: Volume, name: str) -> bool:
