@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import time
 import uuid as uuids
 from collections.abc import Iterator
 
@@ -118,6 +119,12 @@ class Zfs(Place):
         try:
             yield pool
         finally:
-            # What a test left behind may be open for a moment still, in udev.
-            run("udevadm", "settle", "--timeout=60")
-            run("zfs", "destroy", "-R", f"{self.zpool}/of")
+            _destroyed(f"{self.zpool}/of")
+
+
+def _destroyed(dataset):
+    until = time.monotonic() + _LIMIT_S
+    while subprocess.run(["zfs", "destroy", "-R", dataset], capture_output=True, timeout=_LIMIT_S).returncode != 0:
+        # What a test left behind may be open for a moment still, in udev.
+        assert time.monotonic() < until, f"{dataset} could not be destroyed"
+        run("udevadm", "settle", "--timeout=60")

@@ -10,7 +10,7 @@ from onelun.errors import CommandFailed, Conflict, NotFound, OnelunError, Reject
 from onelun.nas.backends import rules
 from onelun.nas.backends.zfs_command import Missing, Zfs
 from onelun.nas.backends.zfs_properties import AGENT, CLOUD, Facts
-from onelun.nas.backends.zfs_tree import Seen, Tree
+from onelun.nas.backends.zfs_tree import Gone, Seen, Tree
 
 _UDEV = "/run/udev/control"
 _NO_UDEV = "no udev runs here, so that no zvol appears below /dev/zvol: start udev"
@@ -37,8 +37,7 @@ class Health:
                 f" see zpool status {self._zfs.zpool}, bring its disks back, then run: zpool clear {self._zfs.zpool}",
                 command="zpool",
             )
-        await self._check_dataset()
-        seen = await self._tree.look()
+        seen = await self._look()
         self._check_settings(seen.pool)
         return seen
 
@@ -68,18 +67,18 @@ class Health:
             ) from None
         return health, readonly
 
-    async def _check_dataset(self) -> None:
+    async def _look(self) -> Seen:
         try:
-            kind = (await self._zfs.run("list", "-Hp", "-o", "type", self._zfs.dataset)).strip()
-        except Missing:
+            return await self._tree.look()
+        except Gone:
             raise NotFound(
                 f"there is no dataset {self._zfs.dataset} for pool {self._zfs.pool}: make it with"
-                f" zfs create -p -o canmount=off {self._zfs.dataset}"
+                f" zfs create -p {self._zfs.dataset}"
             ) from None
-        if kind != "filesystem":
-            raise Rejected(f"{self._zfs.dataset} is a {kind}: volumes need a filesystem dataset above them")
 
     def _check_settings(self, pool: Facts) -> None:
+        if (kind := pool.native("type")) != "filesystem":
+            raise Rejected(f"{pool.path} is a {kind}: volumes need a filesystem dataset above them")
         if pool.native("readonly") == "on":
             raise Rejected(f"volumes below {pool.path} cannot be written: run zfs set readonly=off {pool.path}")
         if pool.native("volmode") == "none":

@@ -28,20 +28,30 @@ class Repair:
     async def finish(self) -> None:
         """End every step that was begun, or undo it. Repeating it changes nothing more."""
         entries = {entry.leaf: entry for entry in await self._tree.entries()}
+        acted = False
         for entry in entries.values():
-            if entry.place.prefix == BACK:
-                await self._revert(entry, entries)
-            elif entry.place.prefix == NEW and entry.volume is None:
-                log.info("pool pool=%s dataset=%s removed: it was never made", self._zfs.pool, entry.leaf)
-                await self._removal.drop(entry.leaf)
-            elif entry.place.prefix == NEW and (replaced := entry.facts.ours("replaces")):
-                await self._replace(entry, replaced, entries)
+            acted = await self._finish(entry, entries) or acted
         await self._snapshots()
-        await self.sweep()
+        await self._sweep(await self._tree.entries() if acted else list(entries.values()))
 
     async def sweep(self) -> None:
         """Destroy what waited for clones that are gone now, and what a destroyed volume left behind."""
-        entries = await self._tree.entries()
+        await self._sweep(await self._tree.entries())
+
+    async def _finish(self, entry: Entry, entries: dict[str, Entry]) -> bool:
+        """End or undo what the entry tells of; whether there was something."""
+        if entry.place.prefix == BACK:
+            await self._revert(entry, entries)
+        elif entry.place.prefix == NEW and entry.volume is None:
+            log.info("pool pool=%s dataset=%s removed: it was never made", self._zfs.pool, entry.leaf)
+            await self._removal.drop(entry.leaf)
+        elif entry.place.prefix == NEW and (replaced := entry.facts.ours("replaces")):
+            await self._replace(entry, replaced, entries)
+        else:
+            return False
+        return True
+
+    async def _sweep(self, entries: list[Entry]) -> None:
         living = {entry.volume.uuid for entry in entries if entry.volume is not None}
         living |= {entry.place.uuid or "" for entry in entries if entry.place.prefix == BACK}
         lost = [entry.leaf for entry in entries if entry.place.prefix == PAST and entry.place.uuid not in living]

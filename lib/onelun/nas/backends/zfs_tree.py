@@ -12,13 +12,17 @@ from typing import NamedTuple
 
 from onelun.errors import CommandFailed
 from onelun.model import Capacity, State, Volume
-from onelun.nas.backends.zfs_command import Zfs
+from onelun.nas.backends.zfs_command import Missing, Zfs
 from onelun.nas.backends.zfs_places import NEW, TRASH, Place, is_uuid, past, place_of
 from onelun.nas.backends.zfs_properties import COLUMNS, Facts, parse, volume_of
 
 log = logging.getLogger(__name__)
 
 _GET = ("get", "-Hp", "-o", "name,property,value,source")
+
+
+class Gone(CommandFailed):
+    """The pool's own dataset is not there."""
 
 
 class Entry(NamedTuple):
@@ -108,17 +112,13 @@ class Tree:
         return self._names.get(uuid)
 
     async def look(self, *leaves: str) -> Seen:
-        """Read the pool's dataset and these below it. Raises CommandFailed when the pool's is gone."""
+        """Read the pool's dataset and these below it. Raises Gone."""
         paths = [*self._above, self._zfs.dataset, *(self.path(leaf) for leaf in dict.fromkeys(leaves))]
         read = parse(await self._zfs.read(*_GET, "-t", "filesystem,volume", ",".join(COLUMNS), *paths))
         pool = read.get(self._zfs.dataset)
         above = tuple(read[path] for path in self._above if path in read)
         if pool is None or len(above) != len(self._above):
-            raise CommandFailed(
-                f"dataset {self._zfs.dataset} of pool {self._zfs.pool} is not there:"
-                f" import its zpool, or make it with: zfs create -p {self._zfs.dataset}",
-                command="zfs",
-            )
+            raise self._gone()
         found = (self._entry(read[path]) for leaf in leaves if (path := self.path(leaf)) in read)
         return Seen(pool, above, {entry.leaf: entry for entry in found if entry is not None})
 
@@ -149,7 +149,10 @@ class Tree:
         return await asyncio.shield(self._listing)
 
     async def _list(self) -> list[Entry]:
-        text = await self._zfs.run(*_GET, "-t", "volume", "-r", "-d", "1", ",".join(COLUMNS), self._zfs.dataset)
+        try:
+            text = await self._zfs.run(*_GET, "-t", "volume", "-r", "-d", "1", ",".join(COLUMNS), self._zfs.dataset)
+        except Missing:
+            raise self._gone() from None
         read = (self._entry(facts) for facts in parse(text).values())
         entries = {entry.leaf: entry for entry in read if entry is not None}
         for entry in entries.values():
@@ -186,6 +189,13 @@ class Tree:
             self._leave_alone(facts.path, f"its properties are of {volume.name}, {volume.uuid}")
             return None
         return Entry(place, facts, volume)
+
+    def _gone(self) -> Gone:
+        return Gone(
+            f"dataset {self._zfs.dataset} of pool {self._zfs.pool} is not there:"
+            f" import its zpool, or make it with: zfs create -p {self._zfs.dataset}",
+            command="zfs",
+        )
 
     def _leave_alone(self, path: str, reason: str) -> None:
         if path not in self._warned:
