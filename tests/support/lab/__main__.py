@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -105,6 +106,14 @@ def exec_(number: int | None, limit_s: float, host: str, argv: tuple[str, ...]) 
             lambda: os.execvpe("timeout", ["timeout", "-k5", str(limit_s), *argv], os.environ | environment(place)),
         )  # type: ignore[func-returns-value]
     _inside(place, lambda: pass_through(place, host, argv, limit_s))
+
+
+@lab.command()
+@_number
+def env(number: int | None) -> None:
+    """Print what a shell needs to run driver scripts against it: eval "$(scripts/lab env)"."""
+    for name, value in environment(_standing(number)).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
 
 
 @lab.command("kill")

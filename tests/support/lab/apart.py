@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -42,9 +43,17 @@ def fork_apart(*, dies_with_us: bool) -> int:
     return 0
 
 
-def hold() -> NoReturn:
-    """Be the first process of namespaces and nothing else."""
+def hold(lock: int) -> NoReturn:
+    """Be the first process of namespaces and nothing else; of all that we have open, keep `lock`."""
     os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    # Who waits for the end of our output must not wait for the end of the lab.
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    for descriptor in {int(entry) for entry in os.listdir("/proc/self/fd")} - {0, 1, 2, lock}:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    os.set_inheritable(lock, True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     os.execvp("sleep", ["sleep", "infinity"])
 

@@ -134,9 +134,11 @@ def _install_python(root: str) -> None:
     shutil.rmtree(wheels)
 
 
-def hold(root: str) -> None:
-    """Keep `root` from being pruned as long as this process, or one that it forks, lives."""
-    fcntl.flock(os.open(root, os.O_RDONLY), fcntl.LOCK_SH)
+def hold(root: str) -> int:
+    """Keep `root` from being pruned as long as the descriptor that this returns is open in any process."""
+    descriptor = os.open(root, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
 
 
 def _prune(newest: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,14 +83,14 @@ def _make_holder(lab: Lab, root: str) -> int:
     if maker == 0:
         child = 1
         try:
-            roots.hold(root)
+            lock = roots.hold(root)
             child = fork_apart(dies_with_us=False)
             if child == 0:
                 run("mount", "-t", "tmpfs", "-o", "mode=700,size=90%", "lab", lab.path("memory"))
-                hold()
+                hold(lock)
             os.write(writer, str(child).encode())
         except LabError as error:
-            print(f"scripts/lab: {error}")
+            print(f"scripts/lab: {error}", file=sys.stderr)
         finally:
             os._exit(0)
     os.close(writer)
