@@ -55,10 +55,6 @@ def hold(lock: int) -> NoReturn:
             os.close(descriptor)
     os.set_inheritable(lock, True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    # Whoever reads what `up` prints would wait for the end of this one.
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):
-        os.dup2(nothing, number)
     os.execvp("sleep", ["sleep", "infinity"])
 
 
