@@ -10,7 +10,6 @@ from tests.support.lab.qemu_accel import acceleration
 from tests.support.lab.qemu_parts import build_parts, part
 
 _START = os.path.join(os.path.dirname(os.path.abspath(__file__)), "qemu_start.py")
-_PROCESSORS = 2
 
 
 class Qemu:
@@ -44,7 +43,7 @@ class Qemu:
             # A guest that restarts itself, or panics, is over: who reboots it starts it again.
             "-no-reboot",
             *("-machine", "q35,memory-backend=memory", *acceleration()),
-            *("-smp", str(min(_PROCESSORS, os.cpu_count() or 1)), "-m", memory),
+            *("-m", memory),
             # virtiofsd reads and writes the guest's memory.
             *("-object", f"memory-backend-memfd,id=memory,size={memory},share=on"),
             *(
