@@ -179,6 +179,19 @@ async def test_a_uuid_that_is_none_is_refused_and_finds_nothing(pool, uuid):
     assert await pool.backend.volumes() == []
 
 
+async def test_a_size_is_rounded_up_to_what_the_pool_gives(pool):
+    uuid = new()
+    size = pool.backend.rounded(MIB + 512)
+
+    volume = await pool.backend.create("one-1", uuid, MIB + 512, IMAGE)
+
+    assert MIB + 512 <= size < 16 * MIB
+    assert pool.backend.rounded(size) == size
+    assert pool.backend.rounded(MIB) == MIB
+    assert volume.size_bytes == await pool.length(volume) == size
+    assert await pool.backend.create("one-1", uuid, MIB + 512, IMAGE) == volume
+
+
 # Publishing
 
 
@@ -256,11 +269,11 @@ async def test_of_two_published_under_one_name_at_once_one_wins(pool):
     assert len(await names(pool, State.BUILDING)) == 7
 
 
-async def test_a_hundred_volumes_are_made_at_once(pool):
-    made = await asyncio.gather(*(ready(pool, f"one-{number}") for number in range(100)))
+async def test_many_volumes_are_made_at_once(pool):
+    made = await asyncio.gather(*(ready(pool, f"one-{number}") for number in range(pool.many)))
 
-    assert len({volume.uuid for volume in made}) == 100
-    assert await names(pool, State.READY) == sorted(f"one-{number}" for number in range(100))
+    assert len({volume.uuid for volume in made}) == pool.many
+    assert await names(pool, State.READY) == sorted(f"one-{number}" for number in range(pool.many))
     assert (await pool.backend.find("one-1")).uuid != (await pool.backend.find("one-10")).uuid
 
 

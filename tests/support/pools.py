@@ -34,6 +34,8 @@ class Pool(ABC):
     shares: bool | None
     # Whether a volume's device is a path that can be opened.
     devices = True
+    # How many volumes a test may make at once: a guest takes its time to start a command.
+    many = 100
     # Whether the storage keeps the moment of a snapshot in whole seconds only.
     whole_seconds = False
 

@@ -15,6 +15,7 @@ What LVM is told with --errorwhenfull, and whether dmeventd enlarges a pool, is 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -141,6 +142,8 @@ class LvmBackend(Backend):
 
     async def publish(self, uuid: str, *, replace: str | None = None) -> Volume:
         """See the base."""
+        # Outside the lock: in a pool that is full it may take long, and others must not wait for it.
+        await self._pool.devices.flush(volume_lv(uuid))
         return await self._alone(lambda: self._volumes.publish(uuid, replace))
 
     async def record(self, volume: Volume) -> Volume:
@@ -202,10 +205,9 @@ class LvmBackend(Backend):
         lv = volume_lv(volume.uuid)
         # Open or inactive ones are told apart without LVM, which would lock the volume group.
         if await self._pool.devices.opened(lv) is False:
-            try:
+            await self._pool.devices.flush(lv)
+            with contextlib.suppress(Busy, NotFound):
                 await self._alone(lambda: self._volumes.deactivate(lv))
-            except (Busy, NotFound):
-                return
 
     async def usage(self, volume: Volume) -> int:
         """See the base. Blocks that clones share are counted for each of them; a walk through the pool's metadata tells it."""

@@ -88,14 +88,9 @@ class Devices:
         return int(result.stdout) if result.status == 0 and result.stdout.strip().isdigit() else None
 
     async def flush(self, lv: str) -> None:
-        """Bring what was written to the volume to stable storage.
-
-        An inactive one has nothing in the page cache; the pool commits its mappings when it is asked for its status.
-        """
+        """Bring what was written to the volume to stable storage. An inactive one was flushed when it was deactivated."""
         if self.ready(lv):
             await command.run("sync", self.path(lv), timeout_s=_SYNC_S)
-        else:
-            await self.pool_status()
 
     async def pool_status(self) -> PoolStatus | None:
         """What the kernel says of the thin pool; None while it is not active."""

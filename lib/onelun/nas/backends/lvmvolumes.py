@@ -79,7 +79,7 @@ class LvmVolumes:
         return volume
 
     async def publish(self, uuid: str, replace: str | None) -> Volume:
-        """Show the building volume under its name, in one commit; what it replaces is told of it in the next."""
+        """Show the building volume, which is flushed, under its name in one commit; tell what it replaces in the next."""
         found = await self._pool.owned()
         entry = found.volumes.get(uuid)
         if entry is None or entry.volume.state is State.TRASH:
@@ -88,7 +88,6 @@ class LvmVolumes:
             return entry.volume
         holder = found.visible(entry.volume.name)
         rules.check_free(self._pool.pool, entry.volume.name, holder.volume if holder is not None else None, replace)
-        await self._devices.flush(entry.lv)
         ready = msgspec.structs.replace(entry.volume, state=State.READY)
         now = time.time()
         replaces = Replacement(holder.volume.uuid, now) if holder is not None else None
