@@ -18,6 +18,7 @@ from tests.support.lab.machine import KINDS, Guest, machine
 from tests.support.lab.place import FRONT, GUESTS, HOSTS, Lab, LabError, default_dir
 from tests.support.lab.single import run_once
 from tests.support.lab.startup import Variant, up
+from tests.support.lab.suites import run_all
 from tests.support.lab.teardown import down, left_of
 from tests.support.sandbox.place import SandboxError
 
@@ -193,6 +194,16 @@ def leaks_(number: int | None) -> None:
     for item in left:
         click.echo(item)
     sys.exit(1 if left else 0)
+
+
+@lab.command("test")
+@click.argument("files", nargs=-1)
+def test_(files: tuple[str, ...]) -> None:
+    """Run the contract suites in guests and the bats files of tests/lab; or only FILES (`contract` means the suites)."""
+    root = roots.build(say)
+    for kind in KINDS:
+        machine(kind).build(root, say)
+    sys.exit(0 if run_all(files, say) else 1)
 
 
 def _meant(number: int | None) -> Sequence[Lab]:

@@ -1,0 +1,94 @@
+"""`scripts/lab test`: the contract suites in guests and the bats files, one summary, and nothing left behind."""
+
+from __future__ import annotations
+
+import glob
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tests.support.lab import record
+from tests.support.lab.machine import Say
+from tests.support.lab.place import CHECKOUT, LabError
+from tests.support.lab.teardown import down
+
+_LAB = (sys.executable, "-m", "tests.support.lab")
+# Half an hour for all of it, on two cores and an empty cache.
+LIMIT_S = 1500
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing to run: its name, and its command in the checkout."""
+
+    name: str
+    argv: tuple[str, ...]
+
+
+def contract(kind: str, *chosen: str) -> Part:
+    """The contract suites' tests that need a guest's kernel, in a throw-away guest with two empty disks."""
+    guest = ("run", "--disk", "4G", "--disk", "4G", "--memory", "1024", "--limit", "900", kind, "--")
+    return Part(f"contract on {kind}", (*_LAB, *guest, "pytest", "-v", "--durations", "10", "-m", "guest", *chosen, "tests/contract"))
+
+
+def parts(wanted: Sequence[str]) -> tuple[list[Part], list[Part]]:
+    """What may run at once, and what runs one after the other. `wanted` are bats files and the word `contract`."""
+    files = [name for name in wanted if name != "contract"]
+    if missing := [name for name in files if not os.path.exists(name)]:
+        raise LabError(f"there is no {missing[0]}: name files such as tests/lab/00-engines.bats, or `contract`")
+    # What both kinds of guests can do is tried on the quicker one.
+    suites = [contract("uml"), contract("qemu", "-k", "zfs")] if not wanted or "contract" in wanted else []
+    if not wanted:
+        files = sorted(glob.glob(f"{CHECKOUT}/tests/lab/*.bats"))
+    return suites, [Part(os.path.basename(name), ("bats", "--timing", name)) for name in files]
+
+
+def run_all(wanted: Sequence[str], say: Say) -> bool:
+    """Run them and say how each ended; whether all passed."""
+    at_once, in_turn = parts(wanted)
+    end = time.monotonic() + LIMIT_S
+    summary = []
+    try:
+        with ThreadPoolExecutor(max(1, len(at_once))) as pool:
+            summary += pool.map(lambda part: _run(part, end, say), at_once)
+        summary += [_run(part, end, say) for part in in_turn]
+    finally:
+        for lab in record.abandoned():
+            down(lab)
+    print()
+    for part, status, took in summary:
+        print(f"{part.name:24} {'passed' if status == 0 else f'FAILED ({status})'} in {took:.0f} s")
+    failed = [part.name for part, status, _ in summary if status]
+    print(
+        f"scripts/lab test: FAILED: {', '.join(failed)}" if failed else "scripts/lab test: everything passed",
+        flush=True,
+    )
+    return not failed
+
+
+def _run(part: Part, end: float, say: Say) -> tuple[Part, int, float]:
+    """Run one part, its output line by line with its name before it; killed when the time is over."""
+    started = time.monotonic()
+    say(f"== {part.name}")
+    env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT}/lib"}
+    # A process group of its own: what bats leaves behind when it is killed goes with it.
+    child = subprocess.Popen(
+        ("setpriv", "--pdeathsig", "TERM", "timeout", "-k", "10", str(max(1, int(end - started))), *part.argv),
+        cwd=CHECKOUT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        print(f"{part.name}: {line}", end="", flush=True)
+    status = child.wait()
+    say(f"== {part.name} {'passed' if status == 0 else 'FAILED'}")
+    return part, status, time.monotonic() - started
