@@ -7,6 +7,7 @@ ours from others' on a real host.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -14,10 +15,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import msgspec
 from tests.support.blocks import HOSTS
 from tests.support.iscsi import TgtLab
 from tests.support.requires import requires
 
+from onelun.compute.connectors.base import Export
 from onelun.compute.connectors.iscsi import IscsiConnector
 from onelun.compute.connectors.iscsi_admin import daemon_answers
 from onelun.compute.connectors.iscsi_records import iface_of
@@ -38,6 +41,52 @@ class OpenIscsiLab(TgtLab):
 
     def connector(self, host: str) -> IscsiConnector:
         return IscsiConnector(f"{self.directory}/{host}", node=host)
+
+    def account(self, export: Export, user: str, secret: str) -> Export:
+        """Give the target another account instead, which the next login must use."""
+        tid = str(self._tids[export.iqn])
+        self._admin("--mode", "account", "--op", "new", "--user", user, "--password", secret)
+        self._admin("--mode", "account", "--op", "unbind", "--tid", tid, "--user", export.user or "")
+        self._admin("--mode", "account", "--op", "bind", "--tid", tid, "--user", user)
+        return msgspec.structs.replace(export, user=user, secret=secret)
+
+    def rename(self, export: Export, uuid: str) -> None:
+        """Another volume is behind the LUN, and no session notices."""
+        tid = str(self._tids[export.iqn])
+        self._admin(
+            "--mode", "logicalunit", "--op", "update", "--tid", tid, "--lun", "1", "--params", f"scsi_sn={uuid}"
+        )
+
+    def second_lun(self, export: Export, lun: int) -> str:
+        """Give the target another LUN, let the host find it by hand, and return its device."""
+        path = f"{self.directory}/lun-{lun}"
+        Path(path).write_bytes(bytes(1 << 20))
+        tid = str(self._tids[export.iqn])
+        self._admin("--mode", "logicalunit", "--op", "new", "--tid", tid, "--lun", str(lun), "-b", path)
+        (place,) = (
+            place
+            for place in Path("/sys/class/iscsi_session").glob("session*")
+            if (place / "targetname").read_text().strip() == export.iqn
+        )
+        host = re.search(r"/host(\d+)/", os.path.realpath(place))
+        assert host is not None
+        Path(f"/sys/class/scsi_host/host{host[1]}/scan").write_text(f"0 0 {lun}")
+        until = time.monotonic() + 10
+        while not (found := [*(place / "device").glob(f"target*/*:{lun}/block/sd*")]):
+            assert time.monotonic() < until, f"LUN {lun} does not appear"
+            time.sleep(0.05)
+        return f"/dev/{found[0].name}"
+
+    @contextmanager
+    def foreign(self, iqn: str) -> Iterator[None]:
+        """A target of somebody else's on the same NAS, without an account."""
+        tid = "999"
+        self._admin("--mode", "target", "--op", "new", "--tid", tid, "-T", iqn)
+        self._admin("--mode", "target", "--op", "bind", "--tid", tid, "--initiator-address", "ALL")
+        try:
+            yield
+        finally:
+            self._admin("--mode", "target", "--op", "delete", "--force", "--tid", tid)
 
     def broken(self) -> list[tuple[str, AbstractContextManager[object]]]:
         return [*super().broken(), ("iscsid is not running", without_iscsid())]

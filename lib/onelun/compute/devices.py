@@ -56,22 +56,40 @@ async def refuse_if_open(device: str) -> None:
 
 
 def openers(device: str) -> list[str]:
-    """Who has `device` open: other devices, mounts and processes, as words for a person. Other processes need root."""
+    """Who has `device` or a partition of it open: other devices, mounts, processes, as words for a person.
+
+    Other processes need root.
+    """
     try:
         status = os.stat(device)
     except OSError:
         return []
-    return [*_claims(device), *_processes(status.st_rdev)] if stat.S_ISBLK(status.st_mode) else []
+    return [*_claims(device), *_processes(_numbers(status.st_rdev))] if stat.S_ISBLK(status.st_mode) else []
 
 
 def _claims(device: str) -> list[str]:
-    number = os.stat(device).st_rdev
-    major_minor = f"{os.major(number)}:{os.minor(number)}"
-    holders: list[str] = []
+    found = []
+    mounted = _mounts()
+    for number in sorted(_numbers(os.stat(device).st_rdev)):
+        major_minor = f"{os.major(number)}:{os.minor(number)}"
+        holders: list[str] = []
+        with contextlib.suppress(OSError):
+            holders = sorted(os.listdir(f"/sys/dev/block/{major_minor}/holders"))
+        found += [f"device {name} is built on it" for name in holders]
+        found += [f"mounted on {fields[4]}" for fields in mounted if fields[2] == major_minor]
+    return found
+
+
+def _numbers(number: int) -> frozenset[int]:
+    """The device and its partitions: the kernel of a host finds those of a VM's disk, as the VM does."""
+    found = {number}
+    place = f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
     with contextlib.suppress(OSError):
-        holders = sorted(os.listdir(f"/sys/dev/block/{major_minor}/holders"))
-    mounts = [fields[4] for fields in _mounts() if fields[2] == major_minor]
-    return [*(f"device {name} is built on it" for name in holders), *(f"mounted on {place}" for place in mounts)]
+        for name in os.listdir(place):
+            with contextlib.suppress(OSError, ValueError), open(f"{place}/{name}/dev", encoding="ascii") as file:
+                major, _, minor = file.read().strip().partition(":")
+                found.add(os.makedev(int(major), int(minor)))
+    return frozenset(found)
 
 
 def _mounts() -> list[list[str]]:
@@ -80,15 +98,15 @@ def _mounts() -> list[list[str]]:
         return [line.split() for line in file]
 
 
-def _processes(number: int) -> list[str]:
+def _processes(numbers: frozenset[int]) -> list[str]:
     remote = tuple(
         fields[4].rstrip("/") + "/" for fields in _mounts() if fields[fields.index("-") + 1].startswith(_REMOTE)
     )
     pids = filter(str.isdecimal, os.listdir("/proc"))
-    return [f"process {pid} ({_name(pid)})" for pid in pids if _has_open(pid, number, remote)]
+    return [f"process {pid} ({_name(pid)})" for pid in pids if _has_open(pid, numbers, remote)]
 
 
-def _has_open(pid: str, number: int, remote: tuple[str, ...]) -> bool:
+def _has_open(pid: str, numbers: frozenset[int], remote: tuple[str, ...]) -> bool:
     try:
         descriptors = os.listdir(f"/proc/{pid}/fd")
     except OSError:
@@ -103,7 +121,7 @@ def _has_open(pid: str, number: int, remote: tuple[str, ...]) -> bool:
             status = os.stat(path)
         except OSError:
             continue
-        if stat.S_ISBLK(status.st_mode) and status.st_rdev == number:
+        if stat.S_ISBLK(status.st_mode) and status.st_rdev in numbers:
             return True
     return False
 

@@ -20,10 +20,10 @@ _OK, _SESSION_NOT_FOUND, _IDBM, _TIMEOUT, _PDU_TIMEOUT, _NO_TRANSPORT = 0, 2, 6,
 _EXISTS, _NO_DAEMON_ANSWER, _FATAL_LOGIN, _NO_DAEMON, _NO_OBJECTS, _UNAUTHORIZED = 15, 18, 19, 20, 21, 24
 _ABSENT = (_SESSION_NOT_FOUND, _NO_OBJECTS)
 # Longer than a login that iscsid itself gives up (login_timeout, twice), so that no login goes on behind our back.
-_LOGIN_S = 14.0
-_LOGOUT_S = 10.0
+_LOGIN_S = 12.0
+_LOGOUT_S = 8.0
 _RETRIES_S = (0.1, 0.3, 0.8, 2.0)
-# Logins at one portal at a time. A dead portal takes turns from no other one.
+# iscsid ends one session after the other.
 _AT_ONCE = 6
 # How open-iscsi locks its database (usr/idbm.c): whoever links this has it. No work on it takes a second.
 _LOCK = "/run/lock/iscsi/lock.write"
@@ -37,7 +37,6 @@ class Iscsiadm:
 
     def __init__(self, *, lock: str = _LOCK) -> None:
         self._lock = lock
-        self._turns: dict[str, asyncio.Semaphore] = {}
         self._logouts = asyncio.Semaphore(_AT_ONCE)
 
     async def login(self, export: Export, portal: Portal) -> None:
@@ -46,14 +45,13 @@ class Iscsiadm:
         Cancelled, it waits for the end of the login, which iscsid would finish in any case. Raises Rejected (account or
         secret), NotFound (no record), Unreachable (no answer in time), CommandFailed (iscsid, iscsi_tcp missing).
         """
-        async with self._turns.setdefault(str(portal), asyncio.Semaphore(_AT_ONCE)):
-            running = asyncio.create_task(self._run(*_record(export.iqn, portal), "--login", timeout_s=_LOGIN_S))
-            try:
-                result = await asyncio.shield(running)
-            except asyncio.CancelledError:
-                with contextlib.suppress(OnelunError):
-                    await running
-                raise
+        running = asyncio.create_task(self._run(*_record(export.iqn, portal), "--login", timeout_s=_LOGIN_S))
+        try:
+            result = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            with contextlib.suppress(OnelunError):
+                await running
+            raise
         if result.status not in (_OK, _EXISTS):
             raise _failure(export, portal, result)
 

@@ -20,8 +20,8 @@ from onelun.model import Portal
 # How long a session that lost its connection is awaited: iscsid tries again every few seconds.
 RECOVERY_S = 8.0
 _FLUSH_S = 30.0
-_REMOVE_S = 6.0
-_GONE_S = 5.0
+_REMOVE_S = 4.0
+_GONE_S = 3.0
 
 
 class Sessions:
