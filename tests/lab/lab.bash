@@ -63,6 +63,9 @@ heal() { lab heal --id "$LAB" "$1"; }
 # service VERB NAME HOST: stop, start, restart or kill onelun, iscsid or tgtd there.
 service() { on "$3" lab-service "$1" "$2" </dev/null; }
 
+# ask NODE REQUEST [NAME=VALUE]...: an agent, as the frontend's user may. Prints its reply.
+ask() { on front onelun ask "$@" </dev/null; }
+
 # address HOST: its address among the hosts.
 address() {
 	case $1 in
