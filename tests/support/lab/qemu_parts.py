@@ -11,10 +11,9 @@ import os
 import shutil
 import time
 
-from tests.support.lab import zfs_modules
+from tests.support.lab import qemu_initramfs, zfs_modules
 from tests.support.lab.machine import Say
 from tests.support.lab.place import LabError, cache
-from tests.support.lab.qemu_initramfs import make_initramfs
 from tests.support.lab.qemu_packages import PackageVersions, parse_versions
 from tests.support.lab.root import PackageIndex, locked
 from tests.support.sandbox.processes import run
@@ -51,7 +50,7 @@ def build_parts(root: str, say: Say) -> None:
 
 def _key(versions: PackageVersions) -> str:
     parts = [versions.release, versions.kernel, versions.of(zfs_modules.SOURCES), versions.of(_BUSYBOX)]
-    for path in sorted(glob.glob(os.path.join(os.path.dirname(os.path.abspath(__file__)), "qemu_*.py"))):
+    for path in (os.path.abspath(__file__), qemu_initramfs.__file__):
         with open(path) as file:
             parts.append(file.read())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -72,7 +71,7 @@ def _build(root: str, path: str, versions: PackageVersions, index: PackageIndex,
     modules = f"{kernel}/lib/modules/{versions.release}"
     zfs_modules.unpack(zfs_modules.modules(versions, index, f"{work}/zfs", say), f"{modules}/extra")
     _list_modules(root, kernel, versions.release)
-    make_initramfs(f"{new}/initramfs", f"{work}/initramfs", modules, f"{work}/busybox/bin/busybox")
+    qemu_initramfs.make_initramfs(f"{new}/initramfs", f"{work}/initramfs", modules, f"{work}/busybox/bin/busybox")
     say("images of the root and of the modules")
     os.mkdir(f"{work}/tree")
     os.mkdir(f"{work}/tree/usr")
