@@ -63,12 +63,13 @@ async def pool(medium):
 
 
 @pytest.fixture(params=EXPORTERS)
-def nas(request, tmp_path):
+async def nas(request, tmp_path):
     """A NAS's target daemon."""
     made = named(request.param)(tmp_path / "nas")
     try:
         yield made
     finally:
+        await made.let_go()
         made.close()
 
 

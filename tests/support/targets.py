@@ -34,6 +34,9 @@ class MemoryNas:
     def stop(self):
         self.exporter.running = False
 
+    async def let_go(self):
+        """What an exporter holds in the loop ends."""
+
     def close(self):
         """Nothing is left of it."""
 
@@ -132,6 +135,9 @@ class IscsiNas:
         known = f"driver=iscsi,transport=tcp,portal=127.0.0.1:{self.port},target={target.iqn},lun={self.exporter.lun}"
         secret = f",user={target.user},password={target.secret}" if target.secret else ""
         return f"{known}{secret},initiator-name={target.initiator}"
+
+    async def let_go(self):
+        """What an exporter holds in the loop ends."""
 
     def close(self):
         for session in self.sessions:

@@ -43,6 +43,8 @@ def ensure(nas: str, target: Target) -> StorageObject:
             return kind(name, index=found.number)
         if not _drop(found):
             raise Conflict(f"a target exists for {found.device} as the volume {target.uuid}, not for {target.device}")
+    # rtslib means to take over an empty HBA, and does not know one.
+    _drop_empty()
     used = {one.number for one in present}
     made = _new(name, next(number for number in range(FIRST_INDEX, 2**31) if number not in used), target)
     _prepare(configfs.backstore_at(str(made.path)), target)
@@ -71,12 +73,7 @@ def sweep(nas: str) -> None:
     for found in configfs.backstores():
         if found.number >= FIRST_INDEX and found.name.startswith(_prefix(nas)):
             _drop(found)
-    for hba in configfs.names(configfs.CORE):
-        index = hba.rpartition("_")[2]
-        if index.isdigit() and int(index) >= FIRST_INDEX:
-            # Refused for one that holds a backstore.
-            with contextlib.suppress(OSError):
-                os.rmdir(f"{configfs.CORE}/{hba}")
+    _drop_empty()
 
 
 def name_of(nas: str, target: Target) -> str:
@@ -150,6 +147,16 @@ def _drop(backstore: Backstore) -> bool:
     with contextlib.suppress(OSError):
         configfs.remove(os.path.dirname(backstore.path))
     return True
+
+
+def _drop_empty() -> None:
+    """Remove HBAs of ours without a backstore. The kernel refuses for one that holds a backstore."""
+    used = {f"{one.plugin}_{one.number}" for one in configfs.backstores()}
+    for hba in set(configfs.names(configfs.CORE)) - used:
+        number = hba.rpartition("_")[2]
+        if number.isdigit() and int(number) >= FIRST_INDEX:
+            with contextlib.suppress(OSError):
+                configfs.remove(f"{configfs.CORE}/{hba}")
 
 
 def _prefix(nas: str) -> str:

@@ -52,10 +52,23 @@ async def obstacles(portal: Portal) -> list[str]:
 
 async def _unloaded() -> list[str]:
     return [
-        f"the module {module} of the kernel cannot be loaded ({lacking}): install the kernel's modules"
+        f"the module {module} of the kernel cannot be loaded ({lacking}):"
+        " install the kernel's modules, or allow it in /etc/modprobe.d"
         for module in _MODULES[1:]
-        if not os.path.isdir(f"/sys/module/{module}") and (lacking := await _run("modprobe", "-n", module))
+        if not os.path.isdir(f"/sys/module/{module}") and (lacking := await _unloadable(module))
     ]
+
+
+async def _unloadable(module: str) -> str | None:
+    try:
+        steps = (await run("modprobe", "-n", "-v", module, timeout_s=_LOAD_S)).stdout
+    except CommandFailed as error:
+        return str(error)
+    # How hardening guides forbid a module; a dry run shows the command and is content with it.
+    forbidden = [
+        line.strip() for line in steps.splitlines() if line.startswith(("install /bin/false", "install /bin/true"))
+    ]
+    return forbidden[0] if forbidden else None
 
 
 def _is_lio(portal: Portal) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import sys
@@ -21,6 +20,7 @@ log = logging.getLogger(__name__)
 _MODULE = "onelun.nas.exporters.lio_worker"
 # A process that the kernel keeps costs little, but each is a request that will hang again.
 _MOST_STUCK = 8
+_LAST_WORDS_S = 1.0
 
 
 class Workers:
@@ -67,6 +67,8 @@ class Workers:
             raise Stalled(
                 f"{self.stuck} processes hang in the kernel's target service: free the devices that they wait for"
             )
+        # One that died while it was idle is none.
+        self._idle = [idle for idle in self._idle if idle.process.returncode is None]
         worker = self._idle.pop() if self._idle else await _Worker.start()
         try:
             async with asyncio.timeout(timeout_s):
@@ -134,8 +136,7 @@ class _Worker:
         await self._pipe.end()
         gone = self.process.returncode is not None
         if gone:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._errors
+            await asyncio.wait({self._errors}, timeout=_LAST_WORDS_S)
         return gone
 
     async def _log(self) -> None:

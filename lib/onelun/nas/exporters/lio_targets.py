@@ -12,9 +12,9 @@ import os
 from rtslib_fb import LUN, TPG, MappedLUN, NetworkPortal, NodeACL
 from rtslib_fb import Target as LioTarget
 from rtslib_fb.fabric import ISCSIFabricModule
-from rtslib_fb.utils import RTSLibError
+from rtslib_fb.utils import RTSLibError, normalize_wwn
 
-from onelun.errors import Busy, Conflict, NotFound, Unreachable
+from onelun.errors import Busy, Conflict, NotFound, Rejected, Unreachable
 from onelun.model import Portal, Target
 from onelun.nas.exporters import lio_backstores as backstores
 from onelun.nas.exporters import lio_configfs as configfs
@@ -36,6 +36,7 @@ def make(nas: str, portal: Portal, target: Target) -> bool:
 
     What this call began is removed again when it fails.
     """
+    _check_initiator(target)
     busy = bool(configfs.sessions(_group(target)))
     _check_same(nas, target, busy=busy)
     began = not os.path.isdir(f"{configfs.ISCSI}/{target.iqn}")
@@ -75,6 +76,16 @@ def grow(nas: str, target: Target) -> None:
 
 def _group(target: Target) -> str:
     return f"{configfs.ISCSI}/{target.iqn}/tpgt_{configfs.TAG}"
+
+
+def _check_initiator(target: Target) -> None:
+    try:
+        normalize_wwn(ISCSIFabricModule().wwn_types, target.initiator)
+    except RTSLibError:
+        raise Rejected(
+            f"LIO takes no initiator called {target.initiator}: give that host a name with a domain of two labels,"
+            " such as iqn.2026-11.io.onelun:node1"
+        ) from None
 
 
 def _check_same(nas: str, target: Target, *, busy: bool) -> None:
