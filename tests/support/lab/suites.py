@@ -32,7 +32,8 @@ class Part:
 def contract(kind: str, *chosen: str) -> Part:
     """The contract suites' tests that need a guest's kernel, in a throw-away guest with two empty disks."""
     guest = ("run", "--disk", "4G", "--disk", "4G", "--memory", "1024", "--limit", "900", kind, "--")
-    return Part(f"contract on {kind}", (*_LAB, *guest, "pytest", "-v", "--durations", "10", "-m", "guest", *chosen, "tests/contract"))
+    tests = ("pytest", "-v", "--durations", "10", "-m", "guest", *chosen, "tests/contract")
+    return Part(f"contract on {kind}", (*_LAB, *guest, *tests))
 
 
 def parts(wanted: Sequence[str]) -> tuple[list[Part], list[Part]]:
