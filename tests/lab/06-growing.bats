@@ -7,7 +7,7 @@ load leftovers.bash
 teardown() { lab_down; }
 
 # bytes_used: of the pool, as its storage tells it.
-bytes_used() { "$CHECKOUT/.venv/bin/onelun" ask nas1 pool_capacity zpool=tank | jq .used_bytes; }
+bytes_used() { ask nas1 pool_capacity zpool=tank | jq .used_bytes; }
 
 # grow_and_discard OPTION...
 grow_and_discard() {
@@ -17,7 +17,7 @@ grow_and_discard() {
 	tm 0 ln frontend:nas1/tank/one-6 "host01:$dir/disk.1" 6 102
 	expects 0 node1 sh -ec "mkfs.ext4 -q -E nodiscard $dir/disk.1; mount -o discard $dir/disk.1 /mnt; echo before >/mnt/kept; sync"
 
-	"$CHECKOUT/.venv/bin/onelun" ask nas1 resize_zvol zvol=one-6 size_bytes=$((256 << 20))
+	ask nas1 resize_zvol zvol=one-6 size_bytes=$((256 << 20))
 	expects 0 node1 sh -ec "
 		test \$(blockdev --getsize64 $dir/disk.1) = $((256 << 20))
 		resize2fs $dir/disk.1 2>/dev/null >/dev/null

@@ -8,7 +8,7 @@ teardown() { lab_down; }
 
 @test "50 volumes are attached and detached at once on two nodes, five times, and nothing is left" {
 	lab_up
-	run timeout 400 "$CHECKOUT/.venv/bin/python" "$CHECKOUT/tests/lab/many.py" 50 5 node1 node2
+	LIMIT=400 run on front "$CHECKOUT/.venv/bin/python" "$CHECKOUT/tests/lab/many.py" 50 5 node1 node2
 	echo "$output"
 	[ "$status" = 0 ]
 	nothing_left
