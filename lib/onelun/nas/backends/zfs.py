@@ -47,12 +47,13 @@ class ZfsBackend(Backend):
         self._tree = Tree(zfs)
         self._devices = Devices(zfs, udev_s)
         self._owned = Ownership(zfs, self._tree)
-        removal = Removal(zfs, self._tree, self._devices)
         builder = Builder(zfs, self._tree, properties or {})
-        self._snapshots = Snapshots(zfs, self._tree, self._devices, removal, builder.given)
+        removal = Removal(zfs, self._tree, self._devices, thick=builder.thick)
+        self._snapshots = Snapshots(zfs, self._tree, self._devices, removal, builder)
         self._volumes = Volumes(zfs, self._tree, self._owned, builder, removal, self._snapshots)
         self._repair = Repair(zfs, self._tree, removal)
         self._health = Health(zfs, self._tree)
+        self._repaired = False
         # What changes a name's volume in two steps, and who reads the name meanwhile, take turns.
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -64,10 +65,10 @@ class ZfsBackend(Backend):
         """See the base. What an interruption left between two acts is ended here, when this object opens it first."""
 
         async def step() -> None:
-            first = self._owned.agent is None
             await self._owned.open(await self._health.usable(), agent, cloud)
-            if first:
+            if not self._repaired:
                 await self._repair.finish()
+                self._repaired = True
 
         await _whole(step())
 
@@ -180,14 +181,10 @@ class ZfsBackend(Backend):
     async def revert(self, volume: Volume, name: str) -> Volume:
         """See the base. What the volume held until now is given up, but for its snapshots."""
 
-        async def step() -> None:
-            await self._snapshots.revert(await self._ready(volume), name)
+        async def step() -> Volume:
+            return await self._snapshots.revert(await self._ready(volume), name)
 
-        await _whole(self._in_turn(volume.name, step()))
-        reverted = await self.find_uuid(volume.uuid)
-        if reverted is None:
-            raise rules.no_volume(volume)
-        return reverted
+        return await _whole(self._in_turn(volume.name, step()))
 
     async def delete_snapshot(self, volume: Volume, name: str) -> None:
         """See the base."""

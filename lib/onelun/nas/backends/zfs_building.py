@@ -34,7 +34,7 @@ class Builder:
         self._tree = tree
         checked = _checked(zfs.pool, properties)
         self._block = checked.pop("volblocksize", _BLOCK)
-        self._thick = checked.pop("refreservation", "none") == "auto"
+        self.thick = checked.pop("refreservation", "none") == "auto"
         self.given = tuple(f"{name}={value}" for name, value in checked.items())
 
     def volume(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None = None) -> Volume:
@@ -52,7 +52,7 @@ class Builder:
 
     async def empty(self, volume: Volume, agent: str) -> None:
         """A new zvol, thin unless `refreservation` is configured."""
-        thin = () if self._thick else ("-s",)
+        thin = () if self.thick else ("-s",)
         options = _options((*self.given, f"volblocksize={self._block}", *settings(volume, made_by=agent)))
         await self._zfs.run("create", *thin, *options, "-V", str(volume.size_bytes), self._tree.path(NEW + volume.uuid))
         self._tree.remember(volume)
@@ -70,9 +70,13 @@ class Builder:
                 # Marked at once: it lives exactly as long as the clone does, and goes when there is none.
                 undo.push_async_callback(self._mark, self._tree.path(at))
             await self._zfs.run("clone", *_options(options), self._tree.path(at), new)
-        if self._thick:
-            await self._zfs.run("set", "refreservation=auto", new)
+        await self.reserve(new)
         self._tree.remember(volume)
+
+    async def reserve(self, path: str) -> None:
+        """Set the whole size of a clone aside, where that is configured: a clone itself never has a reservation."""
+        if self.thick:
+            await self._zfs.run("set", "refreservation=auto", path)
 
     async def _moment(self, path: str) -> None:
         try:

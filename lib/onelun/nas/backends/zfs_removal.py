@@ -29,8 +29,9 @@ _RETRY_S = 0.05
 class Removal:
     """Removes what is below one pool's dataset."""
 
-    def __init__(self, zfs: Zfs, tree: Tree, devices: Devices) -> None:
+    def __init__(self, zfs: Zfs, tree: Tree, devices: Devices, *, thick: bool) -> None:
         self._zfs = zfs
+        self._thick = thick
         self._tree = tree
         self._devices = devices
 
@@ -82,8 +83,8 @@ class Removal:
     async def spare(self, leaf: str) -> None:
         """Keep of it only its snapshots, or nothing when it has none. A failure is logged: the space comes back later."""
         try:
-            if not await self.useless(leaf):
-                await self._empty(leaf)
+            if not await self._empty(leaf):
+                await self.useless(leaf)
         except OnelunError as error:
             log.warning("pool pool=%s dataset=%s keeps its content: %s", self._zfs.pool, leaf, error)
 
@@ -126,10 +127,14 @@ class Removal:
             else:
                 return
 
-    async def _empty(self, leaf: str) -> None:
-        """Give up what only the dataset itself holds, beyond its newest snapshot."""
+    async def _empty(self, leaf: str) -> bool:
+        """Give up what only the dataset itself holds, beyond its newest snapshot; whether it has one."""
         path = self._tree.path(leaf)
-        text = await self._zfs.run("list", "-Hp", "-t", "snapshot", "-d", "1", "-o", "name,createtxg", path)
-        rows = [line.split("\t") for line in text.splitlines()]
-        for newest, _ in sorted(rows, key=lambda row: int(row[1]))[-1:]:
+        text = await self._zfs.run("list", "-Hp", "-t", "snapshot", "-d", "1", "-o", "createtxg,name", path)
+        snapshots = [line.split("\t") for line in text.splitlines()]
+        if snapshots:
+            _, newest = max(snapshots, key=lambda snapshot: int(snapshot[0]))
             await self._zfs.run("rollback", newest)
+            if self._thick:
+                await self._zfs.run("set", "refreservation=none", path)
+        return bool(snapshots)

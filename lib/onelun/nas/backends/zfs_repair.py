@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 
-from onelun.nas.backends.zfs_command import Zfs
+from onelun.errors import Busy
+from onelun.nas.backends.zfs_command import Missing, Zfs
 from onelun.nas.backends.zfs_places import BACK, CLONE, DELETED, GONE, NEW, PAST, TRASH, past, place_of
 from onelun.nas.backends.zfs_properties import setting
 from onelun.nas.backends.zfs_removal import Removal
@@ -30,7 +31,10 @@ class Repair:
         entries = {entry.leaf: entry for entry in await self._tree.entries()}
         acted = False
         for entry in entries.values():
-            acted = await self._finish(entry, entries) or acted
+            try:
+                acted = await self._finish(entry, entries) or acted
+            except Busy as error:
+                log.warning("pool pool=%s dataset=%s kept: %s", self._zfs.pool, entry.leaf, error)
         await self._snapshots()
         await self._sweep(await self._tree.entries() if acted else list(entries.values()))
 
@@ -90,4 +94,7 @@ class Repair:
             path, _, snapshot = name.partition("@")
             below = path.removeprefix(f"{self._zfs.dataset}/")
             if marked == "off" and place_of(below) is not None and snapshot.startswith((CLONE, DELETED)):
-                await self._zfs.run("destroy", "-d", name)
+                try:
+                    await self._zfs.run("destroy", "-d", name)
+                except (Busy, Missing) as error:
+                    log.warning("pool pool=%s snapshot=%s kept: %s", self._zfs.pool, name, error)

@@ -7,11 +7,13 @@ snapshots live there: `zfs rollback` would destroy the younger ones. So a volume
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from typing import NamedTuple
+
+import msgspec
 
 from onelun.model import Snapshot, Volume
 from onelun.nas.backends import rules
+from onelun.nas.backends.zfs_building import Builder
 from onelun.nas.backends.zfs_command import Dependents, Missing, Present, Zfs
 from onelun.nas.backends.zfs_device import Devices
 from onelun.nas.backends.zfs_places import BACK, PAST, SNAP, deleted, past
@@ -33,14 +35,14 @@ class Kept(NamedTuple):
 
 
 class Snapshots:
-    """The snapshots of one pool's volumes. `given` are the properties that a new dataset gets."""
+    """The snapshots of one pool's volumes."""
 
-    def __init__(self, zfs: Zfs, tree: Tree, devices: Devices, removal: Removal, given: Iterable[str]) -> None:
+    def __init__(self, zfs: Zfs, tree: Tree, devices: Devices, removal: Removal, builder: Builder) -> None:
         self._zfs = zfs
         self._tree = tree
         self._devices = devices
         self._removal = removal
-        self._given = tuple(given)
+        self._builder = builder
 
     async def of(self, entry: Entry) -> list[Kept]:
         """The volume's, the oldest first."""
@@ -61,7 +63,7 @@ class Snapshots:
 
     async def make(self, entry: Entry, name: str) -> Snapshot:
         """Keep the volume's content of now."""
-        kept = await self.one(entry, name)
+        kept = await self.one(entry, name) if entry.pasts else None
         if kept is None:
             with contextlib.suppress(Present):
                 await self._zfs.run("snapshot", f"{self._tree.path(entry.leaf)}@{SNAP}{name}")
@@ -89,7 +91,7 @@ class Snapshots:
         if kept.leaf.startswith(PAST):
             await self._removal.useless(kept.leaf)
 
-    async def revert(self, entry: Entry, name: str) -> None:
+    async def revert(self, entry: Entry, name: str) -> Volume:
         """Put a clone of the snapshot in the volume's place, by two renames; `open` finishes them after a crash."""
         volume = entry.volume
         assert volume is not None
@@ -98,15 +100,21 @@ class Snapshots:
             raise rules.no_snapshot(volume, name)
         await self._devices.check_closed(entry.leaf, volume.name)
         back, aside = BACK + volume.uuid, past(volume.uuid, len(entry.pasts) + 1)
-        await self._removal.drop(back)
-        await self._clone(kept, back, volume, len(entry.pasts) + 1)
+        try:
+            await self._clone(kept, back, volume, len(entry.pasts) + 1)
+        except Present:
+            # Of a revert that did not come to its end.
+            await self._removal.drop(back)
+            await self._clone(kept, back, volume, len(entry.pasts) + 1)
         await self._exchange(entry.leaf, back, aside)
         await self._removal.spare(aside)
+        return msgspec.structs.replace(volume, size_bytes=kept.snapshot.size_bytes)
 
     async def _clone(self, kept: Kept, back: str, volume: Volume, reverts: int) -> None:
         facts = settings(volume, past=str(reverts))
-        options = [word for setting in (*self._given, *facts) for word in ("-o", setting)]
+        options = [word for setting in (*self._builder.given, *facts) for word in ("-o", setting)]
         await self._zfs.run("clone", *options, self._tree.path(kept.at), self._tree.path(back))
+        await self._builder.reserve(self._tree.path(back))
 
     async def _exchange(self, leaf: str, new: str, aside: str) -> None:
         await self._zfs.run("rename", self._tree.path(leaf), self._tree.path(aside))

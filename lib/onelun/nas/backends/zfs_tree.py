@@ -143,8 +143,11 @@ class Tree:
         return [leaf for three in places for leaf in three if leaf is not None]
 
     async def entries(self) -> list[Entry]:
-        """Everything of ours below the pool's dataset. Callers at the same time share one reading."""
-        if self._listing is None or self._listing.done():
+        """Everything of ours below the pool's dataset. Callers at the same time share one reading, begun after they asked."""
+        running = self._listing
+        if running is not None and not running.done():
+            await asyncio.wait([running])
+        if self._listing is None or self._listing is running:
             self._listing = asyncio.ensure_future(self._list())
         return await asyncio.shield(self._listing)
 
