@@ -29,11 +29,19 @@ class Part:
     argv: tuple[str, ...]
 
 
-def contract(kind: str, *chosen: str) -> Part:
-    """The contract suites' tests that need a guest's kernel, in a throw-away guest with two empty disks."""
-    guest = ("run", "--disk", "4G", "--disk", "4G", "--memory", "1024", "--limit", "900", kind, "--")
-    tests = ("pytest", "-v", "--durations", "10", "-m", "guest", *chosen, "tests/contract")
-    return Part(f"contract on {kind}", (*_LAB, *guest, *tests))
+def contract(name: str, kind: str, chosen: str) -> Part:
+    """The contract suites' tests that need a guest's kernel, those `chosen`, in a throw-away guest with two empty disks."""
+    guest = ("run", "--disk", "4G", "--disk", "4G", "--memory", "1024", "--limit", "1200", kind, "--")
+    tests = ("pytest", "-v", "--durations", "10", "-m", "guest", "-k", chosen, "tests/contract")
+    return Part(f"contract {name}", (*_LAB, *guest, *tests))
+
+
+# What both kinds of guests can do is tried on the quicker one. The longest first.
+SUITES = (
+    contract("zfs", "qemu", "zfs"),
+    contract("lvm", "uml", "lvm"),
+    contract("lio, iscsi", "uml", "not lvm and not zfs"),
+)
 
 
 def parts(wanted: Sequence[str]) -> tuple[list[Part], list[Part]]:
@@ -41,8 +49,7 @@ def parts(wanted: Sequence[str]) -> tuple[list[Part], list[Part]]:
     files = [name for name in wanted if name != "contract"]
     if missing := [name for name in files if not os.path.exists(name)]:
         raise LabError(f"there is no {missing[0]}: name files such as tests/lab/00-engines.bats, or `contract`")
-    # What both kinds of guests can do is tried on the quicker one.
-    suites = [contract("uml"), contract("qemu", "-k", "zfs")] if not wanted or "contract" in wanted else []
+    suites = list(SUITES) if not wanted or "contract" in wanted else []
     if not wanted:
         files = sorted(glob.glob(f"{CHECKOUT}/tests/lab/*.bats"))
     return suites, [Part(os.path.basename(name), ("bats", "--timing", name)) for name in files]
@@ -54,7 +61,7 @@ def run_all(wanted: Sequence[str], say: Say) -> bool:
     end = time.monotonic() + LIMIT_S
     summary = []
     try:
-        with ThreadPoolExecutor(max(1, len(at_once))) as pool:
+        with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
             summary += pool.map(lambda part: _run(part, end, say), at_once)
         summary += [_run(part, end, say) for part in in_turn]
     finally:
