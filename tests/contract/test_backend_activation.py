@@ -1,5 +1,6 @@
 """Devices on every backend: there when they are asked for, and no trouble when nobody needs them."""
 
+import asyncio
 import os
 
 import pytest
@@ -28,6 +29,18 @@ async def test_activating_again_gives_the_same_device(pool):
     await successor.open(AGENT, CLOUD)
     assert await successor.activate(volume) == first
     assert await pool.read(volume, 0, 4) == b"kept"
+
+
+async def test_of_volumes_activated_at_once_one_that_is_gone_fails_alone(pool):
+    volumes = [await ready(pool, f"one-{number}") for number in range(4)]
+    await pool.backend.destroy(volumes[1])
+
+    paths = await asyncio.gather(*map(pool.backend.activate, volumes), return_exceptions=True)
+
+    assert isinstance(paths.pop(1), NotFound)
+    del volumes[1]
+    assert paths == [pool.backend.device(volume) for volume in volumes]
+    assert not pool.devices or all(map(os.path.exists, paths))
 
 
 async def test_a_building_volume_is_activated_for_its_builder(pool):

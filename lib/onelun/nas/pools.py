@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 from onelun.config import Limits
 from onelun.errors import CommandFailed, Conflict, NotFound, OnelunError, OutOfSpace, Rejected
@@ -36,6 +36,11 @@ class Pools:
         if pool not in self._backends:
             raise NotFound(f"there is no pool {pool} here; there are: {', '.join(self._backends)}", pool=pool)
         return self._backends[pool]
+
+    async def volumes_of(self, pools: Iterable[str]) -> dict[str, Volume]:
+        """The volumes of these pools by UUID, in whichever state, each pool read once. Raises NotFound for an unknown pool."""
+        chosen = [self.backend(pool) for pool in dict.fromkeys(pools)]
+        return {volume.uuid: volume for backend in chosen for volume in await backend.volumes()}
 
     async def default(self) -> Backend:
         """The pool for a new volume of a caller that names none: the configured one, else the one with the most room.

@@ -14,6 +14,7 @@ import msgspec
 from onelun.config import Limits
 from onelun.deadline import Deadline
 from onelun.errors import NoReply, OnelunError, Unreachable
+from onelun.model import Volume
 from onelun.naming import target_account
 from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue
 from onelun.nas.hosts import Hosts
@@ -132,10 +133,11 @@ class Rounds:
         async with self._hosts.turn(host, alone=True):
             rows = self._catalogue.attachments(host=host)
             debts = self._catalogue.debts(host=host)
+            volumes = await self._pools.volumes_of(row.pool for row in rows)
             held = [
-                h
+                self._held(row, volumes[row.uuid])
                 for row in rows
-                if row.state not in (ATTACHING, DETACHING) and (h := await self._held(row)) is not None
+                if row.state not in (ATTACHING, DETACHING) and row.uuid in volumes
             ]
             request = SyncZvols(nas=self._offers.nas, held=tuple(held), fenced=tuple(debt.iqn for debt in debts))
             of = str(uuids.uuid4())
@@ -164,10 +166,7 @@ class Rounds:
             if row in self._catalogue.attachments(iqn=row.iqn):
                 await self._offers.end(backend, row)
 
-    async def _held(self, row: AttachmentRow) -> Held | None:
-        volume = await self._pools.backend(row.pool).find_uuid(row.uuid)
-        if volume is None:
-            return None
+    def _held(self, row: AttachmentRow, volume: Volume) -> Held:
         links = tuple(p.path for p in self._catalogue.placements(uuid=row.uuid, host=row.host))
         portal = self._offers.portal
         return Held(

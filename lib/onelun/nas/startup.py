@@ -27,7 +27,7 @@ from onelun.nas.volumes import lock_name
 log = logging.getLogger(__name__)
 
 # So many targets are made anew at once, so that those of a hundred volumes are back before their hosts' patience ends.
-_AT_ONCE = 8
+_AT_ONCE = 16
 
 
 class Startup:
@@ -110,8 +110,10 @@ class Startup:
 
         Its target goes first, but for a cautious start, which leaves a target as it is.
         """
-        for row in self._catalogue.attachments():
-            volume = await self._pools.backend(row.pool).find_uuid(row.uuid)
+        rows, imports = self._catalogue.attachments(), self._catalogue.imports()
+        volumes = await self._pools.volumes_of([*(row.pool for row in rows), *(row.pool for row in imports)])
+        for row in rows:
+            volume = volumes.get(row.uuid)
             if volume is None or row.epoch not in {a.epoch for a in volume.attachments}:
                 log.warning("start dropped=%s host=%s reason=its volume does not know it", row.iqn, row.host)
                 if not cautious:
@@ -120,9 +122,7 @@ class Startup:
             elif row.state == ATTACHING:
                 # Its request ends as interrupted, and is undone: the host lets go when it is told what is in force.
                 self._catalogue.put(msgspec.structs.replace(row, state=DETACHING))
-        for row_ in self._catalogue.imports():
-            if await self._pools.backend(row_.pool).find_uuid(row_.uuid) is None:
-                self._catalogue.drop(row_)
+        self._catalogue.drop(*(import_ for import_ in imports if import_.uuid not in volumes))
 
     async def _targets(self, *, cautious: bool) -> None:
         wanted = {row.iqn for row in self._catalogue.attachments()} | {row.iqn for row in self._catalogue.imports()}

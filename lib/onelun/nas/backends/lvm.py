@@ -195,7 +195,7 @@ class LvmBackend(Backend):
         if self._pool.devices.ready(lv):
             return self._pool.devices.path(lv)
         try:
-            await self._alone(lambda: self._volumes.activate(lv))
+            await self._volumes.activate(lv)
         except NotFound:
             raise rules.no_volume(volume) from None
         return await self._pool.devices.wait(lv)

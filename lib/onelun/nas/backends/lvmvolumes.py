@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from onelun.errors import Busy, NotFound
+from onelun.errors import Busy, NotFound, OnelunError
 from onelun.model import Owner, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Progress
@@ -28,6 +28,7 @@ class LvmVolumes:
         self._pool = pool
         self._lvm = pool.lvm
         self._devices = pool.devices
+        self._awaited: set[str] = set()
 
     async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
         """Build an empty one, in one commit."""
@@ -138,9 +139,32 @@ class LvmVolumes:
         return count
 
     async def activate(self, lv: str) -> None:
-        """Make the device of it. Raises NotFound."""
+        """Make the device of it; takes its own turn. Raises NotFound.
+
+        All that are awaited when a turn comes go into one command: after a boot there are many, and each command costs
+        the same.
+        """
+        self._awaited.add(lv)
+        try:
+            await self._lvm.alone(lambda: self._activate(lv))
+        finally:
+            self._awaited.discard(lv)
+
+    async def _activate(self, lv: str) -> None:
+        if self._devices.ready(lv):
+            return
+        try:
+            await self._make_devices(*sorted(self._awaited | {lv}))
+        except OnelunError:
+            if self._awaited <= {lv}:
+                raise
+            # It may be the fault of another.
+            await self._make_devices(lv)
+
+    async def _make_devices(self, *lvs: str) -> None:
         # --activate=y also resumes what a killed command left suspended.
-        await self._lvm.change("lvchange", "--activate=y", "--ignoreactivationskip", f"{self._pool.vg}/{lv}")
+        paths = [f"{self._pool.vg}/{lv}" for lv in lvs]
+        await self._lvm.change("lvchange", "--activate=y", "--ignoreactivationskip", *paths)
 
     async def deactivate(self, lv: str) -> None:
         """Take its device away. Raises NotFound, Busy."""
