@@ -62,13 +62,17 @@ class LvmPool(DevicePool):
 
     @contextlib.contextmanager
     def _without_discards(self):
-        lvm("lvchange", "--activate", "n", f"{self.vg}/{self.thin_pool}")
-        lvm("lvchange", "--discards", "ignore", f"{self.vg}/{self.thin_pool}")
+        self._discards("ignore")
         try:
             yield
         finally:
-            lvm("lvchange", "--discards", "passdown", f"{self.vg}/{self.thin_pool}")
-            lvm("lvchange", "--activate", "y", f"{self.vg}/{self.thin_pool}")
+            self._discards("passdown")
+
+    def _discards(self, how: str) -> None:
+        # Only of an inactive pool, which the change activates.
+        lvm("lvchange", "--activate", "n", f"{self.vg}/{self.thin_pool}")
+        lvm("lvchange", "--discards", how, f"{self.vg}/{self.thin_pool}")
+        lvm("lvchange", "--activate", "y", f"{self.vg}/{self.thin_pool}")
 
     @contextlib.contextmanager
     def _filled(self):

@@ -46,7 +46,8 @@ async def look(pool: ThinPool, agent: str, cloud: str | None) -> Findings:
     _warn_of_areas(pool, groups[0], found)
     if pools[0]["discards"] == "ignore":
         found.warnings.append(
-            f"pool {pool.pool} gets no space back from what VMs delete: lvchange --discards passdown {pool.path}"
+            f"pool {pool.pool} gets no space back from what VMs delete: deactivate its volumes and itself, then"
+            f" lvchange --discards passdown {pool.path}"
         )
     await _kernel(pool, geometry, found)
     return found
