@@ -134,11 +134,14 @@ class Startup:
             else:
                 log.info("start unexported=%s", iqn)
                 await self._exporter.unexport(iqn)
-        await self.export_missing()
+        # Also what is there: an agent that was killed may have left a target half-made.
+        await self._export_all(set())
 
     async def export_missing(self) -> int:
         """Export what is in force and has no target (tgtd restarted, the machine rebooted); return how many."""
-        present = await self._exporter.exports()
+        return await self._export_all(set(await self._exporter.exports()))
+
+    async def _export_all(self, present: set[str]) -> int:
         rows: list[AttachmentRow | ImportRow] = [*self._catalogue.attachments(), *self._catalogue.imports()]
         at_once = asyncio.Semaphore(_AT_ONCE)
         made = await asyncio.gather(*(self._export_in_turn(row, at_once) for row in rows if row.iqn not in present))
@@ -166,5 +169,5 @@ class Startup:
             if volume.state is not State.READY or all(current.state == DETACHING for current in now):
                 return 0
         await self._exporter.export(await self._offers.target(backend, volume, row))
-        log.info("exported again=%s", row.iqn)
+        log.info("exported=%s", row.iqn)
         return 1

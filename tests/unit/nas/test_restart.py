@@ -202,6 +202,18 @@ async def test_a_host_that_did_not_change_is_not_told_again(begin):
     assert [type(r).__name__ for r in nas.nodes["node1"].asked[asked:]] == ["Hello", "ListDev"]
 
 
+async def test_a_start_completes_a_target_that_was_left_half_made(begin, parts):
+    nas = await begin()
+    await _mapped(nas)
+    (kept,) = parts.exporter._kept.values()
+    whole, kept.target = kept.target, msgspec.structs.replace(kept.target, secret="half-made-secret")
+
+    await begin()
+
+    (kept,) = parts.exporter._kept.values()
+    assert kept.target == whole
+
+
 async def test_a_debt_is_paid_when_the_host_is_back(begin):
     nas = await begin()
     await _mapped(nas)
