@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -59,11 +61,14 @@ def run_all(wanted: Sequence[str], say: Say) -> bool:
     """Run them and say how each ended; whether all passed."""
     at_once, in_turn = parts(wanted)
     end = time.monotonic() + LIMIT_S
-    summary = []
+    summary: list[tuple[Part, int, float]] = []
+    running: set[subprocess.Popen[str]] = set()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
-        with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
-            summary += pool.map(lambda part: _run(part, end, say), at_once)
-        summary += [_run(part, end, say) for part in in_turn]
+        with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool, _ended_early(running):
+            summary += pool.map(lambda part: _run(part, end, say, running), at_once)
+        summary += [_run(part, end, say, running) for part in in_turn]
     finally:
         for lab in record.abandoned():
             down(lab)
@@ -78,12 +83,23 @@ def run_all(wanted: Sequence[str], say: Say) -> bool:
     return not failed
 
 
-def _run(part: Part, end: float, say: Say) -> tuple[Part, int, float]:
+@contextlib.contextmanager
+def _ended_early(running: set[subprocess.Popen[str]]) -> Iterator[None]:
+    """End what runs when somebody ends us, instead of waiting for it."""
+    try:
+        yield
+    except BaseException:
+        for child in list(running):
+            child.terminate()
+        raise
+
+
+def _run(part: Part, end: float, say: Say, running: set[subprocess.Popen[str]]) -> tuple[Part, int, float]:
     """Run one part, its output line by line with its name before it; killed when the time is over."""
     started = time.monotonic()
     say(f"== {part.name}")
     env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT}/lib"}
-    # A process group of its own: what bats leaves behind when it is killed goes with it.
+    # Also when we are killed outright, the part ends; `scripts/lab down` then finds the labs it had.
     child = subprocess.Popen(
         ("setpriv", "--pdeathsig", "TERM", "timeout", "-k", "10", str(max(1, int(end - started))), *part.argv),
         cwd=CHECKOUT,
@@ -95,8 +111,10 @@ def _run(part: Part, end: float, say: Say) -> tuple[Part, int, float]:
         errors="replace",
     )
     assert child.stdout is not None
+    running.add(child)
     for line in child.stdout:
         print(f"{part.name}: {line}", end="", flush=True)
     status = child.wait()
+    running.discard(child)
     say(f"== {part.name} {'passed' if status == 0 else 'FAILED'}")
     return part, status, time.monotonic() - started
