@@ -21,7 +21,9 @@ from onelun.compute.connectors.iscsi import IscsiConnector
 
 
 class LioLab(Lab):
-    """The LUN is number 0; the device behind it is a loop device, which can grow."""
+    """The device behind a target is a loop device, which can grow."""
+
+    lun = 0
 
     def __init__(self, directory: str) -> None:
         requires("root", "loop", "losetup", "iscsiadm", "iscsid")

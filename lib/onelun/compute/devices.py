@@ -14,8 +14,11 @@ from onelun.beneath import Owner
 from onelun.compute import flush as program
 from onelun.errors import Busy, CommandFailed
 
-# A probe by udev or blkid has the device open for some milliseconds after it appears.
+# A probe by udev or blkid has the device open for some milliseconds after it appears, and after each writer closed it.
 _PROBED_S = (0.05, 0.1, 0.2, 0.4)
+# On a busy host udev comes to it later, and takes longer.
+_PROBED_LATE_S = (0.8, 1.6, 3.2)
+_PROBERS = ("(udev-worker)", "systemd-udevd", "udevd", "blkid")
 # To look at an open file of these may ask a server that does not answer.
 _REMOTE = ("nfs", "cifs", "smb", "ceph", "fuse", "9p", "gluster", "afs")
 
@@ -46,11 +49,12 @@ async def flush(device: str, *, timeout_s: float) -> None:
 
 async def refuse_if_open(device: str) -> None:
     """Raise Busy, naming who it is, while anybody on this host has `device` open."""
-    for wait_s in (*_PROBED_S, None):
+    for wait_s in (*_PROBED_S, *_PROBED_LATE_S, None):
         holders = await asyncio.to_thread(openers, device)
         if not holders:
             return
-        if wait_s is None:
+        using = [] if wait_s in _PROBED_S else await asyncio.to_thread(users, device)
+        if using or wait_s is None:
             raise Busy(f"{device} is in use: {'; '.join(holders)}", device=device)
         await asyncio.sleep(wait_s)
 
@@ -60,11 +64,23 @@ def openers(device: str) -> list[str]:
 
     Other processes need root.
     """
+    return _openers(device, ())
+
+
+def users(device: str) -> list[str]:
+    """The openers but for the programs that look at each new device for a moment."""
+    return _openers(device, _PROBERS)
+
+
+def _openers(device: str, without: tuple[str, ...]) -> list[str]:
     try:
         status = os.stat(device)
     except OSError:
         return []
-    return [*_claims(device), *_processes(_numbers(status.st_rdev))] if stat.S_ISBLK(status.st_mode) else []
+    if not stat.S_ISBLK(status.st_mode):
+        return []
+    names = ((pid, _name(pid)) for pid in _processes(_numbers(status.st_rdev)))
+    return [*_claims(device), *(f"process {pid} ({name})" for pid, name in names if name not in without)]
 
 
 def _claims(device: str) -> list[str]:
@@ -103,7 +119,7 @@ def _processes(numbers: frozenset[int]) -> list[str]:
         fields[4].rstrip("/") + "/" for fields in _mounts() if fields[fields.index("-") + 1].startswith(_REMOTE)
     )
     pids = filter(str.isdecimal, os.listdir("/proc"))
-    return [f"process {pid} ({_name(pid)})" for pid in pids if _has_open(pid, numbers, remote)]
+    return [pid for pid in pids if _has_open(pid, numbers, remote)]
 
 
 def _has_open(pid: str, numbers: frozenset[int], remote: tuple[str, ...]) -> bool:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _CONNECT_S = 15.0
 # Connections being made at one portal at a time; iscsid makes one after the other. Portals do not wait for each other.
-_AT_ONCE = 6
+_AT_ONCE = 4
 # tgt's first disk is LUN 1 (LUN 0 is its controller), LIO's is LUN 0.
 _LUNS = (1, 0)
 
@@ -112,7 +112,7 @@ class IscsiConnector(Connector):
             disk = self._sessions.disk(session)
             alive = usable(session, disk)
             if not alive and disk is not None and waits(session, disk):
-                alive = bool(await asyncio.to_thread(devices.openers, disk.node))
+                alive = bool(await asyncio.to_thread(devices.users, disk.node))
             if session.iqn not in found or alive:
                 found[session.iqn] = Connected(session.iqn, disk.node if disk and disk.name else "", alive=alive)
         return list(found.values())

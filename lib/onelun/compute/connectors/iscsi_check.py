@@ -11,7 +11,6 @@ from onelun.compute.connectors.iscsi_records import Records, available
 from onelun.compute.connectors.iscsi_sysfs import Sysfs
 from onelun.errors import CommandFailed
 
-_BSG = "/dev/bsg"
 _NAME = "/etc/iscsi/initiatorname.iscsi"
 
 
@@ -32,8 +31,8 @@ async def troubles(sysfs: Sysfs, records: Records, notes: Notes) -> list[str]:
         )
     if not daemon_answers():
         found.append("iscsid is not running: systemctl enable --now iscsid.socket")
-    if not os.path.isdir(_BSG):
-        found.append(f"{_BSG} is missing, by which disks are asked who they are: use a kernel with CONFIG_BLK_DEV_BSG")
+    if not sysfs.has_bsg():
+        found.append("the kernel has no CONFIG_BLK_DEV_BSG, by which disks are asked who they are: use another one")
     found += [trouble for trouble in (records.trouble(), notes.trouble()) if trouble is not None]
     found += [
         f"the record of {iqn} would log in by itself at the host's start: iscsiadm -m node -T {iqn} --op update "

@@ -52,9 +52,12 @@ async def knock(export: Export, portal: Portal) -> None:
             writer.write(_request(export))
             await writer.drain()
             header = await reader.readexactly(_HEADER)
-    except (TimeoutError, OSError, asyncio.IncompleteReadError):
+    except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+        how = f"says nothing for {_ANSWER_S:g} s" if isinstance(error, TimeoutError) else "ends them"
         raise Unreachable(
-            f"the portal {portal} takes connections but answers no login", portal=str(portal), target=export.iqn
+            f"the portal {portal} takes connections but answers no login: it {how}",
+            portal=str(portal),
+            target=export.iqn,
         ) from None
     finally:
         writer.close()

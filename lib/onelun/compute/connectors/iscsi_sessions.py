@@ -74,7 +74,7 @@ class Sessions:
         if not await until(lambda: self.is_up(session.number), RECOVERY_S):
             raise CommandFailed(f"cannot flush {disk.node}: the session to {session.iqn} is down", device=disk.node)
         await devices.flush(disk.node, timeout_s=_FLUSH_S)
-        if holders := await asyncio.to_thread(devices.openers, disk.node):
+        if holders := await asyncio.to_thread(devices.users, disk.node):
             raise Busy(f"{disk.node} is in use: {'; '.join(holders)}", device=disk.node)
 
     async def clear(self, iqn: str, *, force: bool) -> None:
@@ -121,7 +121,7 @@ class Sessions:
 
     async def _used(self, disks: Iterable[Disk]) -> bool:
         for disk in disks:
-            holders = await asyncio.to_thread(devices.openers, disk.node) if disk.name else []
+            holders = await asyncio.to_thread(devices.users, disk.node) if disk.name else []
             if holders:
                 return True
         return False

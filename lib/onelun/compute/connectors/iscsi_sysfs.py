@@ -97,6 +97,10 @@ class Sysfs:
         """Whether the kernel has iSCSI over TCP now (the module iscsi_tcp)."""
         return os.path.isdir(f"{self._root}/class/iscsi_transport/tcp")
 
+    def has_bsg(self) -> bool:
+        """Whether the kernel has the generic SCSI layer by which any command can be sent."""
+        return os.path.isdir(f"{self._root}/class/bsg")
+
     def _session(self, place: str, number: int) -> Session | None:
         directory = os.path.realpath(f"{place}/device")
         host = _HOST.search(directory)
