@@ -79,9 +79,13 @@ def frontend_settings(lab: Lab) -> Settings:
 
 
 def configure(lab: Lab, host: str, settings: Settings) -> None:
-    """Write a guest's configuration, for root alone, and make the datastores' directory of a node."""
+    """Write a guest's configuration, for root alone, and make the datastores' directory of a node.
+
+    Durably: the next thing that a test does may be to cut the power.
+    """
     script = (
-        'umask 077; mkdir -p /etc/onelun; cat >/etc/onelun/onelun.toml; umask 022; mkdir -p "$0"; chown "$1:$1" "$0"'
+        "umask 077; mkdir -p /etc/onelun; cat >/etc/onelun/onelun.toml; umask 022;"
+        ' mkdir -p "$0"; chown "$1:$1" "$0"; sync'
     )
     uid = str(front(lab).frontend_uid)
     check(lab, host, "sh", "-c", script, lab.path("datastores"), uid, stdin=toml(settings).encode())
