@@ -444,6 +444,19 @@ async def test_a_destruction_that_was_cut_off_leaves_the_whole_volume_or_nothing
         assert len(lvs(pool)) == (3 if died else 1)
 
 
+async def test_what_a_killed_command_left_suspended_goes_on_at_the_next_start(pool):
+    volume = await ready(pool, "one-1", content=OLD)
+    await pool.backend.activate(volume)
+    # In the order in which LVM does it: a volume above a suspended pool would wait for it.
+    for device in (lv_of(volume).replace("-", "--"), "pool-tpool"):
+        output("dmsetup", "suspend", f"{pool.vg.replace('-', '--')}-{device}")
+
+    await reopened(pool)
+
+    assert "Suspended" not in output("dmsetup", "info", "--columns", "--noheadings", "-o", "suspended")
+    assert await pool.read(volume, 0, len(OLD)) == OLD
+
+
 async def test_snapshots_of_a_volume_that_is_gone_go_at_the_next_start(pool):
     volume = await ready(pool, "one-1")
     await pool.backend.snapshot(volume, "s1")

@@ -71,6 +71,7 @@ class LvmBackend(Backend):
             if listing.pool.owner is None:
                 await self._pool.change(listing, owner=agent)
             self._pool.opened(agent, geometry)
+            await self._volumes.resume(listing)
             await self._snapshots.finish(listing)
             await self._volumes.finish(await self._pool.listing())
 

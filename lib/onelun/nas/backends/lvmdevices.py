@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import stat
+from collections.abc import Iterable
 
 import msgspec
 
@@ -86,6 +87,15 @@ class Devices:
         columns = ("--columns", "--noheadings", "-o", "open")
         result = await command.run("dmsetup", "info", *columns, self.dm_name(lv), timeout_s=_DMSETUP_S, check=False)
         return int(result.stdout) if result.status == 0 and result.stdout.strip().isdigit() else None
+
+    async def suspended(self, lvs: Iterable[str]) -> list[str]:
+        """Those of the LVs whose device is suspended, the thin pool's first: a killed command leaves them so."""
+        columns = ("--columns", "--noheadings", "--separator", " ", "-o", "name,suspended")
+        told = await command.run("dmsetup", "info", *columns, timeout_s=_DMSETUP_S)
+        asleep = {line.split()[0] for line in told.stdout.splitlines() if line.endswith(" Suspended")}
+        pool = {f"{self.dm_name(self._thin_pool)}{layer}" for layer in ("", "-tpool", "_tdata", "_tmeta")}
+        found = [self._thin_pool] if pool & asleep else []
+        return found + [lv for lv in lvs if self.dm_name(lv) in asleep]
 
     async def flush(self, lv: str) -> None:
         """Bring what was written to the volume to stable storage. An inactive one was flushed when it was deactivated."""

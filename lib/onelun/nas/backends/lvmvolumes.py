@@ -162,7 +162,7 @@ class LvmVolumes:
             await self._make_devices(lv)
 
     async def _make_devices(self, *lvs: str) -> None:
-        # --activate=y also resumes what a killed command left suspended.
+        # --activate=y also resumes a volume that a killed command left suspended.
         paths = [f"{self._pool.vg}/{lv}" for lv in lvs]
         await self._lvm.change("lvchange", "--activate=y", "--ignoreactivationskip", *paths)
 
@@ -181,6 +181,12 @@ class LvmVolumes:
             raise Busy(f"the volume {uuid} in pool {self._pool.pool} is open", pool=self._pool.pool)
         if lvs:
             await self._lvm.change("lvremove", *(f"{self._pool.vg}/{lv}" for lv in lvs))
+
+    async def resume(self, found: Listing) -> None:
+        """Let I/O go on where a killed command has left a device suspended. LVM's lock is waited for: it may still run."""
+        for lv in await self._devices.suspended([entry.lv for entry in found.volumes.values()]):
+            log.warning("open pool=%s lv=%s was suspended", self._pool.pool, lv)
+            await self._lvm.change("lvchange", "--refresh", f"{self._pool.vg}/{lv}")
 
     async def finish(self, found: Listing) -> None:
         """End what an interruption left half done: replaced volumes, and snapshots of volumes that are gone."""
