@@ -74,6 +74,15 @@ def test_rm_of_a_later_image_of_the_same_id_is_refused(front: FrontEnd, release:
     assert front.cloud.names() == ["nas1/tank/one-13"]
 
 
+def test_rm_of_an_image_whose_pool_is_not_there_fails(front: FrontEnd) -> None:
+    front.cloud.free["nas1", "other"] = front.cloud.free.pop(("nas1", "tank"))
+    front.start("7.5")
+
+    run = front.run(datastore_call("7.5", "rm"))
+
+    assert run == ("", error("7.5", "cannot remove image 13: nas1 has no pool tank"), 1)
+
+
 @pytest.mark.parametrize("release", RELEASES)
 def test_monitor_sums_the_pools(front: FrontEnd, release: str) -> None:
     front.cloud.volumes["nas1", "tank", "one-13"] = Volume(10 * GIB, owner(13, 2))

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from onelun.driver.document import ActionData, Image
 from onelun.driver.pools import choose, contains, pools_of
 from onelun.driver.running import Run
-from onelun.errors import NotFound, OnelunError, Rejected, Unreachable
+from onelun.errors import OnelunError, Rejected, Unreachable
 from onelun.model import Owner
 from onelun.naming import Source, image_volume, parse_source
 from onelun.rpc.message import (
@@ -58,8 +58,8 @@ async def rm(run: Run) -> str:
         raise Rejected("OpenNebula's document has no IMAGE/SOURCE, or an empty one: there is nothing to remove")
     source = parse_source(image.source)
     owner = run.image_owner(image.id, image.regtime)
-    with contextlib.suppress(NotFound):
-        await run.ask(source.nas, DelZvol(zvol=source.volume, zpool=source.pool, owner=owner), ZvolDeleted)
+    # What is not found is a pool that is not there just now: its images are.
+    await run.ask(source.nas, DelZvol(zvol=source.volume, zpool=source.pool, owner=owner), ZvolDeleted)
     run.note(f"removed {source}")
     return ""
 
