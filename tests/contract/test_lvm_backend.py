@@ -11,7 +11,7 @@ from tests.support.pools import AGENT, CLOUD, DISK, IMAGE, MIB, cloned, names, n
 from tests.support.pools_lvm import Lvm, lvm, output
 from tests.support.requires import guest
 
-from onelun.errors import Busy, Conflict, NotFound, OutOfSpace, Rejected
+from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
 from onelun.model import State
 from onelun.nas.backends.lvm import LvmBackend
 
@@ -301,16 +301,17 @@ async def test_a_thin_pool_that_does_not_zero_is_not_opened(medium):
         await medium.backend.open(AGENT, CLOUD)
 
 
-async def test_an_open_pool_that_went_is_no_empty_pool(pool):
+@pytest.mark.parametrize("lacks", ["no thin pool", "no volume group"])
+async def test_an_open_pool_that_went_is_no_empty_pool(pool, lacks):
     await ready(pool, "one-1")
 
-    with dict(pool.broken())["no thin pool"]:
+    with dict(pool.broken())[lacks]:
         for act in (
             pool.backend.volumes(),
             pool.backend.find("one-1"),
             pool.backend.create("one-2", new(), MIB, IMAGE),
         ):
-            with pytest.raises(Exception, match="gone"):
+            with pytest.raises(CommandFailed, match="gone"):
                 await act
 
 

@@ -31,6 +31,7 @@ _SETTINGS = ("--config", "backup { archive = 0 }")
 _TRIES = 3
 _SEGMENTATION_FAULT = -11
 
+_NO_GROUP = re.compile(r'Volume group "[^"]*" not found')
 _ABSENT = re.compile(r"Failed to find logical volume|not found in volume group|Existing logical volume .* not found")
 _IN_USE = re.compile(r"\bin use\b|resource busy|is used by another device")
 _FULL = re.compile(
@@ -48,11 +49,11 @@ class Lvm:
         self._changing = asyncio.Lock()
 
     async def report(self, tool: str, columns: str, *names: str) -> list[dict[str, str]]:
-        """The rows that `lvs` or `vgs` prints, sizes in bytes. Raises CommandFailed, ProtocolError."""
+        """The rows that `lvs` or `vgs` prints, sizes in bytes. Raises as `change` does, and ProtocolError."""
         argv = (tool, "--reportformat", "json", "--units", "b", "--nosuffix", "-o", columns, *names)
         result = await self._tried(*argv, timeout_s=_REPORT_S)
         if result.status != 0:
-            raise CommandFailed(result.failure(tool), command=tool, status=result.status)
+            raise self._meaning(tool, result)
         try:
             told = msgspec.json.decode(result.stdout, type=dict[str, list[dict[str, list[dict[str, str]]]]])
             return [row for report in told["report"] for rows in report.values() for row in rows]
@@ -108,6 +109,13 @@ class Lvm:
 
     def _meaning(self, tool: str, result: command.Result) -> OnelunError:
         said = result.failure(tool)
+        if _NO_GROUP.search(result.stderr):
+            # Not NotFound: whoever removes something would take it for gone.
+            return CommandFailed(
+                f"pool {self.pool} is gone: there is no volume group {self.vg}: see that its disks are there",
+                command=tool,
+                status=result.status,
+            )
         if _IN_USE.search(result.stderr):
             return Busy(f"a volume of pool {self.pool} is in use: {said}", pool=self.pool)
         if _FULL.search(result.stderr):
