@@ -72,6 +72,7 @@ def run_(kind: str, argv: tuple[str, ...], disks: tuple[str, ...], memory: int, 
 @click.option("--exporter", type=click.Choice(["lio", "tgt"]), default="lio", show_default=True, help="Of the NAS.")
 @click.option("--memory", default=512, show_default=True, help="Of each guest, in MiB.")
 @click.option("--finish-s", type=float, help="How long an action may take that copies nothing; 120 s unless told.")
+@click.option("--accept-s", type=float, help="How long a caller waits until its request is taken; 5 s unless told.")
 @click.option("--bare", is_flag=True, help="Guests, pool and services only: no broker, agents, frontend.")
 def up_(
     number: int | None,
@@ -80,6 +81,7 @@ def up_(
     exporter: str,
     memory: int,
     finish_s: float | None,
+    accept_s: float | None,
     *,
     anywhere: bool,
     bare: bool,
@@ -87,7 +89,8 @@ def up_(
     """Start nas1, node1, node2 on a bridge of their own, and onelun on them."""
     if number is not None and number not in range(39):
         raise LabError("a lab's number is 0 to 38")
-    place = up(None if anywhere else number or 0, owner, Variant(engine, exporter, bare, memory, finish_s), say)
+    limits = {name: value for name, value in (("finish_s", finish_s), ("accept_s", accept_s)) if value is not None}
+    place = up(None if anywhere else number or 0, owner, Variant(engine, exporter, bare, memory, limits), say)
     if anywhere:
         click.echo(place.number)
     say(f"lab {place.number} is up in {place.dir}")

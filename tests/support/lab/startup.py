@@ -6,7 +6,8 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tests.support.lab import record
 from tests.support.lab import root as roots
@@ -33,7 +34,7 @@ class Variant:
     exporter: str = "lio"
     bare: bool = False
     memory_mib: int = 512
-    finish_s: float | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     def guests(self, lab: Lab) -> list[Guest]:
         """nas1 and the nodes."""
@@ -141,7 +142,7 @@ def _build(lab: Lab, variant: Variant, root: str, say: Say) -> None:
             return
         users = urls.result()
     say("broker answers")
-    limits = {"limits": {"finish_s": variant.finish_s} if variant.finish_s else {}}
+    limits = {"limits": dict(variant.limits)}
     nas = {"broker": {"url": users[f"nas.{NAS}"]}, **limits, "nas": nas_settings(lab, variant.engine, variant.exporter)}
     configure(lab, NAS, nas)
     for node in NODES:
