@@ -1,6 +1,7 @@
 """What the backend `zfs` does beyond what every backend does: clones that outlive their origin, and other people's datasets."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -177,16 +178,45 @@ async def test_the_device_of_a_name_is_the_new_volumes_at_once(pool):
         assert await pool.read(old, 0, 6) == f"life {number - 1}".encode()
 
 
+@contextlib.contextmanager
+def udev_asleep():
+    """Devices come and are renamed, and udev does nothing about it."""
+    run("udevadm", "settle", "--timeout=60")
+    run("udevadm", "control", "--stop-exec-queue")
+    try:
+        yield
+    finally:
+        run("udevadm", "control", "--start-exec-queue")
+
+
 async def test_a_device_that_does_not_appear_is_waited_for_no_longer_than_said(pool):
-    volume = await ready(pool, "one-1")
-    run("zfs", "set", "volmode=none", f"{pool.dataset}/one-1")
     impatient = ZfsBackend("tank", pool.dataset, udev_s=1.0)
+    with udev_asleep():
+        volume = await ready(pool, "one-1")
+        begun = time.monotonic()
 
-    begun = time.monotonic()
-    with pytest.raises(Stalled, match="udev"):
-        await impatient.activate(volume)
+        with pytest.raises(Stalled, match="udev"):
+            await impatient.activate(volume)
 
-    assert time.monotonic() - begun < 30
+        assert time.monotonic() - begun < 30
+    await pool.backend.activate(volume)
+
+
+async def test_a_name_that_still_leads_to_the_volume_before_is_not_taken_for_the_new_ones(pool):
+    old = await ready(pool, "one-1", content=OLD)
+    built = await pool.backend.create("one-1", new(), MIB, IMAGE)
+    await pool.write(built, 0, NEW)
+    path = await pool.backend.activate(old)
+    impatient = ZfsBackend("tank", pool.dataset, udev_s=1.0)
+    with udev_asleep():
+        volume = await pool.backend.publish(built.uuid, replace=old.uuid)
+        assert os.path.exists(path)
+
+        with pytest.raises(Stalled):
+            await impatient.activate(volume)
+
+    assert await pool.backend.activate(volume) == path
+    assert await pool.read(volume, 0, len(NEW)) == NEW
 
 
 async def test_an_open_volume_is_neither_destroyed_nor_reverted_and_who_has_it_is_named(pool):

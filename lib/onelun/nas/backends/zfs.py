@@ -6,11 +6,7 @@ is cancelled: no part of it takes long.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import weakref
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
 
 from onelun.errors import NotFound
 from onelun.model import Capacity, Owner, Snapshot, State, Volume
@@ -25,13 +21,10 @@ from onelun.nas.backends.zfs_places import NEW, TRASH, is_name, is_uuid
 from onelun.nas.backends.zfs_removal import Removal
 from onelun.nas.backends.zfs_repair import Repair
 from onelun.nas.backends.zfs_snapshots import Snapshots
-from onelun.nas.backends.zfs_tree import Entry, Tree
+from onelun.nas.backends.zfs_steps import Turns, whole
+from onelun.nas.backends.zfs_tree import Entry, Seen, Tree
 from onelun.nas.backends.zfs_volumes import VISIBLE, Volumes
 
-_Result = TypeVar("_Result")
-
-# A cancelled row of acts ends in a moment; one whose zpool hangs is left to it after this.
-_CANCEL_S = 10.0
 _PLACES = {State.BUILDING: NEW, State.TRASH: TRASH}
 
 
@@ -54,8 +47,7 @@ class ZfsBackend(Backend):
         self._repair = Repair(zfs, self._tree, removal)
         self._health = Health(zfs, self._tree)
         self._repaired = False
-        # What changes a name's volume in two steps, and who reads the name meanwhile, take turns.
-        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._turns = Turns()
 
     async def check(self, agent: str, cloud: str | None) -> list[str]:
         """See the base."""
@@ -70,7 +62,7 @@ class ZfsBackend(Backend):
                 await self._repair.finish()
                 self._repaired = True
 
-        await _whole(step())
+        await whole(step())
 
     async def take(self, agent: str) -> None:
         """See the base."""
@@ -100,7 +92,7 @@ class ZfsBackend(Backend):
         """See the base."""
         if not is_name(name):
             return None
-        async with self._turn(name):
+        async with self._turns.of(name):
             entry = (await self._tree.look(name)).visible(name)
         return entry.volume if entry is not None else None
 
@@ -108,14 +100,14 @@ class ZfsBackend(Backend):
         """See the base."""
         if not is_uuid(uuid):
             return None
-        async with self._turn(self._tree.name_of(uuid)):
-            entry = (await self._tree.seek(uuid, thorough=True)).by_uuid(uuid)
+        async with self._turns.of(self._tree.name_of(uuid)):
+            entry = (await self._tree.seek(uuid)).by_uuid(uuid)
         return entry.volume if entry is not None else None
 
     async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
         """See the base. Blocks are given when they are written: OutOfSpace is only said of more than the pool has in all."""
         rules.check_new(name, uuid, size_bytes)
-        return await _whole(self._volumes.create(name, uuid, size_bytes, owner))
+        return await whole(self._volumes.create(name, uuid, size_bytes, owner))
 
     async def clone(
         self,
@@ -130,7 +122,7 @@ class ZfsBackend(Backend):
     ) -> Volume:
         """See the base. Nothing is copied."""
         rules.check_new(name, uuid, size_bytes)
-        volume = await _whole(self._volumes.clone(origin, name, uuid, size_bytes, owner, snapshot))
+        volume = await whole(self._volumes.clone(origin, name, uuid, size_bytes, owner, snapshot))
         progress(volume.size_bytes, volume.size_bytes)
         return volume
 
@@ -142,23 +134,23 @@ class ZfsBackend(Backend):
             if known is None:
                 raise NotFound(f"pool {self.pool} has no volume {uuid} to publish")
             name = known.name
-        return await _whole(self._in_turn(name, self._volumes.publish(uuid, replace)))
+        return await whole(self._turns.within(name, self._volumes.publish(uuid, replace)))
 
     async def record(self, volume: Volume) -> Volume:
         """See the base."""
-        return await _whole(self._volumes.record(volume))
+        return await whole(self._volumes.record(volume))
 
     async def grow(self, volume: Volume, size_bytes: int) -> Volume:
         """See the base."""
-        return await _whole(self._volumes.grow(volume, size_bytes))
+        return await whole(self._volumes.grow(volume, size_bytes))
 
     async def trash(self, volume: Volume) -> None:
         """See the base."""
-        await _whole(self._in_turn(volume.name, self._volumes.trash(volume)))
+        await whole(self._turns.within(volume.name, self._volumes.trash(volume)))
 
     async def destroy(self, volume: Volume) -> None:
         """See the base. While clones of it live its dataset stays, out of sight, with what they share of it."""
-        await _whole(self._in_turn(volume.name, self._volumes.destroy(volume)))
+        await whole(self._turns.within(volume.name, self._volumes.destroy(volume)))
 
     async def purge(self, older_than: float) -> int:
         """See the base. What waited for clones that are gone now is destroyed too."""
@@ -169,13 +161,11 @@ class ZfsBackend(Backend):
     async def snapshot(self, volume: Volume, name: str) -> Snapshot:
         """See the base."""
         rules.check_snapshot(name)
-        return await _whole(self._snapshots.make(await self._ready(volume), name))
+        return await whole(self._snapshots.make(await self._ready(volume), name))
 
     async def snapshots(self, volume: Volume) -> list[Snapshot]:
         """See the base."""
-        entry = (await self._tree.seek(volume.uuid, thorough=True)).by_uuid(volume.uuid)
-        if entry is None:
-            raise rules.no_volume(volume)
+        entry = await self._present(volume)
         return [kept.snapshot for kept in await self._snapshots.of(entry)]
 
     async def revert(self, volume: Volume, name: str) -> Volume:
@@ -184,14 +174,14 @@ class ZfsBackend(Backend):
         async def step() -> Volume:
             return await self._snapshots.revert(await self._ready(volume), name)
 
-        return await _whole(self._in_turn(volume.name, step()))
+        return await whole(self._turns.within(volume.name, step()))
 
     async def delete_snapshot(self, volume: Volume, name: str) -> None:
         """See the base."""
-        seen = await self._tree.seek(volume.uuid)
+        seen = await self._seek(volume)
         self._owned.check(seen)
         if (entry := seen.by_uuid(volume.uuid)) is not None:
-            await _whole(self._snapshots.delete(entry, name))
+            await whole(self._snapshots.delete(entry, name))
 
     def device(self, volume: Volume) -> str:
         """The path that udev makes for the zvol; publishing and trashing change it."""
@@ -199,54 +189,34 @@ class ZfsBackend(Backend):
 
     async def activate(self, volume: Volume) -> str:
         """See the base. The device itself is asked whether it is this volume's: udev may be late with the name."""
-        entry = (await self._tree.seek(volume.uuid)).by_uuid(volume.uuid)
-        if entry is None:
-            raise rules.no_volume(volume)
-        return await self._devices.wait(entry.leaf)
+        return await self._devices.wait((await self._present(volume)).leaf)
 
     async def deactivate(self, volume: Volume) -> None:
         """See the base. A zvol's device is always there."""
 
     async def usage(self, volume: Volume) -> int:
         """See the base. Blocks that a clone shares with its origin are the origin's."""
-        entry = (await self._tree.seek(volume.uuid)).by_uuid(volume.uuid)
-        if entry is None:
-            raise rules.no_volume(volume)
+        entry = await self._present(volume)
         pasts = (await self._tree.look(*entry.pasts)).entries.values() if entry.pasts else ()
         return sum(one.facts.number("used") for one in (entry, *pasts))
 
+    async def _present(self, volume: Volume) -> Entry:
+        entry = (await self._seek(volume)).by_uuid(volume.uuid)
+        if entry is None:
+            raise rules.no_volume(volume)
+        return entry
+
     async def _ready(self, volume: Volume) -> Entry:
         """The volume, when its snapshots may be worked with."""
-        seen = await self._tree.seek(volume.uuid)
+        seen = await self._seek(volume)
         self._owned.check(seen)
         entry = seen.by_uuid(volume.uuid)
         rules.check_ready(volume, entry.volume if entry is not None else None)
         assert entry is not None
         return entry
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, name: str | None) -> AsyncIterator[None]:
-        if name is None:
-            yield
-            return
-        async with self._turns.setdefault(name, asyncio.Lock()):
-            yield
-
-    async def _in_turn(self, name: str, step: Coroutine[Any, Any, _Result]) -> _Result:
-        async with self._turn(name):
-            return await step
-
-
-async def _whole(step: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run the step to its end, also when the caller is cancelled meanwhile."""
-    running = asyncio.ensure_future(step)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        # Its outcome is the caller's no more.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(asyncio.gather(running, return_exceptions=True)), _CANCEL_S)
-        raise
+    async def _seek(self, volume: Volume) -> Seen:
+        return await self._tree.seek(volume.uuid, hints=(volume.name,))
 
 
 def _leaf(volume: Volume) -> str:

@@ -7,10 +7,11 @@ says so in its own properties first.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from onelun.errors import Busy
 from onelun.nas.backends.zfs_command import Missing, Zfs
-from onelun.nas.backends.zfs_places import BACK, CLONE, DELETED, GONE, NEW, PAST, TRASH, past, place_of
+from onelun.nas.backends.zfs_places import BACK, CLONE, DELETED, GONE, NEW, PAST, TRASH, past
 from onelun.nas.backends.zfs_properties import setting
 from onelun.nas.backends.zfs_removal import Removal
 from onelun.nas.backends.zfs_tree import Entry, Tree
@@ -35,7 +36,7 @@ class Repair:
                 acted = await self._finish(entry, entries) or acted
             except Busy as error:
                 log.warning("pool pool=%s dataset=%s kept: %s", self._zfs.pool, entry.leaf, error)
-        await self._snapshots()
+        await self._snapshots(entries.keys())
         await self._sweep(await self._tree.entries() if acted else list(entries.values()))
 
     async def sweep(self) -> None:
@@ -85,7 +86,7 @@ class Repair:
         else:
             await self._zfs.run("set", setting("replaces", None), self._tree.path(entry.leaf))
 
-    async def _snapshots(self) -> None:
+    async def _snapshots(self, ours: Collection[str]) -> None:
         """Mark the moments of clones that were not made, and deleted snapshots: they go now, or with their clones."""
         text = await self._zfs.run(
             *("list", "-Hp", "-t", "snapshot", "-r", "-d", "2", "-o", "name,defer_destroy", self._zfs.dataset)
@@ -93,7 +94,7 @@ class Repair:
         for name, marked in (line.split("\t") for line in text.splitlines()):
             path, _, snapshot = name.partition("@")
             below = path.removeprefix(f"{self._zfs.dataset}/")
-            if marked == "off" and place_of(below) is not None and snapshot.startswith((CLONE, DELETED)):
+            if marked == "off" and below in ours and snapshot.startswith((CLONE, DELETED)):
                 try:
                     await self._zfs.run("destroy", "-d", name)
                 except (Busy, Missing) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from onelun.errors import CommandFailed
@@ -122,24 +123,23 @@ class Tree:
         found = (self._entry(read[path]) for leaf in leaves if (path := self.path(leaf)) in read)
         return Seen(pool, above, {entry.leaf: entry for entry in found if entry is not None})
 
-    async def seek(self, *uuids: str, names: tuple[str, ...] = (), thorough: bool = False) -> Seen:
-        """Look where volumes with these UUIDs can be, and under `names`.
+    async def seek(self, *uuids: str, hints: tuple[str, ...] = (), new: str | None = None) -> Seen:
+        """Look where volumes with these UUIDs can be; `hints` are names that they may have.
 
-        What was never seen here is looked for in the whole pool once; with `thorough` each time, because somebody may
-        have changed the pool behind us.
+        Before one is said to be absent the whole pool is read: somebody may have renamed it. A `new` UUID is one that
+        nobody is expected to have: for it, the pool is read only the first time.
         """
-        if not self._complete and any(uuid not in self._names for uuid in uuids):
-            await self.entries()
-        seen = await self.look(*self._candidates(uuids), *names)
-        if thorough and any(seen.by_uuid(uuid) is None for uuid in uuids if is_uuid(uuid)):
-            await self.entries()
-            seen = await self.look(*self._candidates(uuids), *names)
-        return seen
+        wanted = [uuid for uuid in uuids if is_uuid(uuid)]
+        leaves = (*self._candidates([*wanted, *filter(None, (new,))]), *hints)
+        seen = await self.look(*leaves)
+        if all(seen.by_uuid(uuid) is not None for uuid in wanted) and (new is None or self._complete):
+            return seen
+        await self.entries()
+        return await self.look(*self._candidates([*wanted, *filter(None, (new,))]), *hints)
 
-    def _candidates(self, uuids: tuple[str, ...]) -> list[str]:
+    def _candidates(self, uuids: Iterable[str]) -> list[str]:
         """In the order in which a volume lives, so that one that moves on meanwhile is met all the same."""
-        known = [uuid for uuid in uuids if is_uuid(uuid)]
-        places = ((NEW + uuid, self._names.get(uuid), TRASH + uuid) for uuid in known)
+        places = ((NEW + uuid, self._names.get(uuid), TRASH + uuid) for uuid in uuids)
         return [leaf for three in places for leaf in three if leaf is not None]
 
     async def entries(self) -> list[Entry]:

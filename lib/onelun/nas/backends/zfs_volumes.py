@@ -41,7 +41,7 @@ class Volumes:
     async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
         """Build an empty one."""
         size = rounded(size_bytes)
-        seen = await self._tree.seek(uuid)
+        seen = await self._tree.seek(new=uuid)
         agent = self._owned.check(seen)
         if (present := seen.by_uuid(uuid)) is not None and present.volume is not None:
             rules.check_same(present.volume, name, size, owner, None)
@@ -58,7 +58,7 @@ class Volumes:
     ) -> Volume:
         """Build one with the content of another, or of its snapshot."""
         size = rounded(size_bytes)
-        seen = await self._tree.seek(uuid, origin.uuid)
+        seen = await self._tree.seek(origin.uuid, hints=(origin.name,), new=uuid)
         agent = self._owned.check(seen)
         present = seen.by_uuid(uuid)
         if present is not None and present.volume is not None and present.volume.state is not State.BUILDING:
@@ -99,7 +99,7 @@ class Volumes:
 
     async def record(self, volume: Volume) -> Volume:
         """Write the facts that may change, in one act."""
-        entry, present = self._present(await self._owned_seek(volume.uuid), volume)
+        entry, present = self._present(await self._owned_seek(volume), volume)
         facts = rules.recorded(present, volume)
         await self._set(entry.leaf, *settings(facts))
         return facts
@@ -107,7 +107,7 @@ class Volumes:
     async def grow(self, volume: Volume, size_bytes: int) -> Volume:
         """Make it longer; ZFS changes a volume's size in one act."""
         rules.check_size(size_bytes)
-        seen = await self._owned_seek(volume.uuid)
+        seen = await self._owned_seek(volume)
         entry, present = self._present(seen, volume)
         rules.check_grown(present, size_bytes)
         size = rounded(size_bytes)
@@ -118,13 +118,13 @@ class Volumes:
 
     async def trash(self, volume: Volume) -> None:
         """Take it out of sight."""
-        entry = (await self._owned_seek(volume.uuid)).by_uuid(volume.uuid)
+        entry = (await self._owned_seek(volume)).by_uuid(volume.uuid)
         if entry is not None and entry.volume is not None and entry.volume.state in VISIBLE:
             await self._to_trash(entry)
 
     async def destroy(self, volume: Volume) -> None:
         """Remove it."""
-        entry = (await self._owned_seek(volume.uuid)).by_uuid(volume.uuid)
+        entry = (await self._owned_seek(volume)).by_uuid(volume.uuid)
         if entry is not None:
             await self._removal.volume(entry)
             self._tree.forget(volume.uuid)
@@ -144,8 +144,8 @@ class Volumes:
                 destroyed += 1
         return destroyed
 
-    async def _owned_seek(self, uuid: str) -> Seen:
-        seen = await self._tree.seek(uuid)
+    async def _owned_seek(self, volume: Volume) -> Seen:
+        seen = await self._tree.seek(volume.uuid, hints=(volume.name,))
         self._owned.check(seen)
         return seen
 
