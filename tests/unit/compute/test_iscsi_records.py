@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def test_a_record_tells_who_logs_in_where_and_how(tmp_path: Path, records: Recor
     assert found["node.session.auth.authmethod"] == "CHAP"
     assert (found["node.session.auth.username"], found["node.session.auth.password"]) == (EXPORT.user, EXPORT.secret)
     assert (found["node.startup"], found["node.conn[0].startup"], found["node.session.scan"]) == ("manual",) * 3
+
+
+async def test_a_cancelled_caller_leaves_a_whole_record_that_can_be_removed(tmp_path: Path, records: Records) -> None:
+    making = asyncio.create_task(records.make(EXPORT, PORTAL))
+    await asyncio.sleep(0)
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+
+    assert settings(tmp_path / "nodes" / IQN / "198.18.0.1,3260")["node.name"] == IQN
+    records.remove(IQN)
+    assert not (tmp_path / "nodes" / IQN).exists()
 
 
 def test_only_root_reads_it_and_nothing_else_is_left(tmp_path: Path, records: Records) -> None:

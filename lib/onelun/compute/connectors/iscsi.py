@@ -140,7 +140,7 @@ class IscsiConnector(Connector):
                 return await self._awaited(session, export)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._undo, export.iqn)
-            self._records.put(export, portal)
+            await self._records.make(export, portal)
             await self._admin.login(export, portal)
             sessions = self._sessions.ours(export.iqn)
             if not sessions:

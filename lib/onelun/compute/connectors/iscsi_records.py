@@ -8,6 +8,7 @@ alone. iscsid reads it again when it is restarted, so it stays as long as the se
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -15,7 +16,7 @@ import re
 import shutil
 
 from onelun.compute.connectors.base import Export
-from onelun.errors import CommandFailed, Rejected
+from onelun.errors import CommandFailed, OnelunError, Rejected
 from onelun.model import Portal
 
 # A word of one of these ends up as a path, or as the rest of a line.
@@ -60,22 +61,36 @@ class Records:
         self._nodes = f"{database}/nodes"
         self._iface = iface
 
+    async def make(self, export: Export, portal: Portal) -> None:
+        """Like `put`, which waits for the disk, beside the event loop. Cancelled, it is finished first."""
+        writing = asyncio.create_task(asyncio.to_thread(self.put, export, portal))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            with contextlib.suppress(OnelunError):
+                await writing
+            raise
+
     def put(self, export: Export, portal: Portal) -> None:
         """Make the record by which iscsid logs in to the target at `portal` (numeric). An earlier one of ours goes.
 
-        Raises Rejected for a word that cannot be written, CommandFailed when the database cannot.
+        Durable before it has its name: after a power cut it would else be an empty file, which is nobody's. Raises Rejected
+        for a word that cannot be written, CommandFailed when the database cannot.
         """
         text = _text(export, portal, self._iface)
         directory = f"{self._nodes}/{export.iqn}"
         aside = f"{self._database}/.{self._iface}.{hashlib.sha256(export.iqn.encode()).hexdigest()[:16]}"
         try:
             self.remove(export.iqn)
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+            os.makedirs(self._nodes, mode=0o700, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(aside)
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.makedirs(directory, mode=0o700, exist_ok=True)
             os.replace(aside, f"{directory}/{portal.address},{portal.port}")
         except OSError as error:
             raise CommandFailed(f"cannot write the record of {export.iqn} below {self._nodes}: {error}") from error
