@@ -54,7 +54,7 @@ class ZfsPool(DevicePool):
             ("read-only", self._read_only()),
             ("readonly=off", self._set("readonly", "on")),
             ("volmode=dev", self._set("volmode", "none")),
-            ("full", self._set("quota", "1M")),
+            ("full", self._reserved_by_others()),
         ]
 
     @contextlib.contextmanager
@@ -80,6 +80,15 @@ class ZfsPool(DevicePool):
         finally:
             run("zpool", "export", self.zpool)
             self._imported()
+
+    @contextlib.contextmanager
+    def _reserved_by_others(self):
+        free = int(run("zfs", "get", "-Hp", "-o", "value", "available", self.zpool))
+        run("zfs", "create", "-o", f"reservation={free // 10 * 9}", f"{self.zpool}/others")
+        try:
+            yield
+        finally:
+            run("zfs", "destroy", f"{self.zpool}/others")
 
     @contextlib.contextmanager
     def _set(self, name, value):
