@@ -19,7 +19,8 @@ BACKENDS = [
     pytest.param(f"{_MACHINE}:Ext4", id="ext4"),
     pytest.param(f"{_MACHINE}:Xfs", id="xfs"),
     pytest.param(f"{_MACHINE}:Btrfs", id="btrfs"),
-    pytest.param("tests.support.pools_zfs:Zfs", id="zfs", marks=guest("zfs")),
+    # Each act is a process, and an emulated machine starts few of them a second.
+    pytest.param("tests.support.pools_zfs:Zfs", id="zfs", marks=[guest("zfs"), pytest.mark.timeout(900)]),
     pytest.param("tests.support.pools_lvm:Lvm", id="lvm", marks=guest("lvm")),
 ]
 EXPORTERS = [
