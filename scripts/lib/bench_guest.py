@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 USER, SECRET = "by-hand", "a-secret-of-16-b"
-MIB, ROUNDS, LIMIT_S = 128, 8, 120
+MIB, ROUNDS, LIMIT_S = 32, 24, 120
 
 
 def run(*argv: str) -> None:

@@ -135,7 +135,7 @@ class Bench:
         lab.detach("same")
         lab.ask("unmap")
         for what in ("write", "read"):
-            self._row(f"{what} 128 MiB, O_DIRECT", found[f"{what} onelun"], found[f"{what} by hand"], MOST_DATA)
+            self._row(f"{what} 32 MiB, O_DIRECT", found[f"{what} onelun"], found[f"{what} by hand"], MOST_DATA)
 
     def clones(self, kind: str, engine: str, hand: str) -> None:
         """In a guest with a disk of 3 TiB that takes no space."""
