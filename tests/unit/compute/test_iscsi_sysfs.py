@@ -53,6 +53,16 @@ def test_a_session_that_goes_while_it_is_read_is_none(tree: Path, sysfs: Sysfs) 
     assert [session.number for session in sysfs.sessions()] == [8]
 
 
+def test_a_session_whose_device_goes_while_it_is_read_is_none(sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(path: str, **_: object) -> str:
+        raise FileNotFoundError(path)
+
+    # Between its look at a link and the reading of it the kernel may take the link away: Python raises that.
+    monkeypatch.setattr(os, "readlink", gone)
+
+    assert sysfs.sessions() == []
+
+
 def test_what_is_no_session_is_passed_over(tree: Path, sysfs: Sysfs) -> None:
     put(tree / "class/iscsi_session/session7x/targetname", "iqn.2026-11.io.onelun.nas1:tank.one-9.e1")
     put(tree / "class/iscsi_session/uevent", "noise")

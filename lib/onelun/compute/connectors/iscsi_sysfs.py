@@ -102,7 +102,11 @@ class Sysfs:
         return os.path.isdir(f"{self._root}/class/bsg")
 
     def _session(self, place: str, number: int) -> Session | None:
-        directory = os.path.realpath(f"{place}/device")
+        try:
+            directory = os.path.realpath(f"{place}/device", strict=True)
+        except OSError:
+            # It ended between the listing and here.
+            return None
         host = _HOST.search(directory)
         iqn = _value(f"{place}/targetname")
         if host is None or not iqn:
