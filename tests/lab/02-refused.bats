@@ -34,7 +34,7 @@ log_in() {
 			node.conn[0].port = 3260
 			node.startup = manual
 			node.session.initial_login_retry_max = 1
-			node.conn[0].timeo.login_timeout = 10
+			node.conn[0].timeo.login_timeout = 5
 			${user:+node.session.auth.authmethod = CHAP}
 			${user:+node.session.auth.username = $user}
 			${secret:+node.session.auth.password = $secret}
@@ -217,7 +217,7 @@ point_tgt() {
 	expects 0 node2 sh -ec "
 		timeout 30 $node --logout || true
 		$node -o update -n node.session.initial_login_retry_max -v 1
-		$node -o update -n 'node.conn[0].timeo.login_timeout' -v 10"
+		$node -o update -n 'node.conn[0].timeo.login_timeout' -v 5"
 	run on node2 sh -c "timeout 60 $node --login" </dev/null
 	[[ " $NO_TARGET " == *" $status "* ]]
 	expects 0 node2 sh -c "$node -o delete"
