@@ -70,7 +70,7 @@ named() {
 		rmmod iscsi_target_mod'
 	tm 1 ln frontend:nas1/tank/one-3 "host01:$disk" 1 102
 	one_sentence 'the target service of the kernel is not loaded: modprobe iscsi_target_mod'
-	named nas nas1 '^exporter lio: the module iscsi_target_mod of the kernel cannot be loaded'
+	named nas nas1 '^exporter lio: the kernel does not load iscsi_target_mod '
 	expects 0 nas1 rm /etc/modprobe.d/lab.conf
 
 	# The portal is at an address that the NAS does not have.

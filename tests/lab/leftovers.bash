@@ -12,7 +12,7 @@ nothing_left() {
 # no_exports HOST: neither in LIO nor in tgtd.
 no_exports() {
 	expects 0 "$1" sh -c '
-		cd /sys/kernel/config/target || exit 0
+		cd /sys/kernel/config/target && [ -d iscsi ] || exit 0
 		find iscsi -mindepth 1 -maxdepth 1 -name "iqn*"
 		find core -mindepth 2 -maxdepth 2 -type d -path "core/[a-z]*_[0-9]*/*"'
 	# shellcheck disable=SC2154 # bats sets it

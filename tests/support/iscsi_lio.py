@@ -28,6 +28,8 @@ class LioLab(Lab):
     def __init__(self, directory: str) -> None:
         requires("root", "loop", "losetup", "iscsiadm", "iscsid")
         start_iscsid()
+        # Another test may have taken them out of the kernel.
+        _run("modprobe", "-a", "target_core_iblock", "iscsi_target_mod")
         os.makedirs("/etc/target/pr", exist_ok=True)
         super().__init__(directory, model.Portal("127.0.0.1", free_port()))
         self._nas = tempfile.mkdtemp(prefix="onelun-nas-")

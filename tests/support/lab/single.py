@@ -50,7 +50,7 @@ def _inside(
     for number, size in enumerate(disks, start=1):
         files.append(lab.path(f"disk{number}"))
         run("truncate", "-s", size, files[-1])
-    guest = Guest(lab, NAS, kind, memory_mib, tuple(files), settings={"services": "iscsid"})
+    guest = Guest(lab, NAS, kind, memory_mib, tuple(files))
     make_bridges(lab)
     plug_in(guest)
     began = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tests.support.lab.machine import Guest, Say
-from tests.support.lab.place import CHECKOUT
+from tests.support.lab.place import CHECKOUT, GUESTS
 
 
 class UserModeLinux:
@@ -22,6 +22,7 @@ class UserModeLinux:
             disks.append(f"ubd0={guest.upper}")
             upper.append("lab.upper=/dev/ubda")
         return [
+            *("taskset", "--cpu-list", str(_core(guest))),
             kernel(root),
             f"umid={guest.name}",
             f"uml_dir={guest.directory}/",
@@ -42,6 +43,12 @@ class UserModeLinux:
             f"lab.checkout=hostfs:{CHECKOUT}",
             f"lab.disks={','.join(f'/dev/ubd{letter}' for letter in 'bcdefgh'[: len(guest.disks)])}",
         ]
+
+
+def _core(guest: Guest) -> int:
+    """The one core for a guest: its kernel and its processes take turns, and over two cores each turn waits for a core to wake."""
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[GUESTS.index(guest.name) % len(cores)]
 
 
 def kernel(root: str) -> str:

@@ -51,11 +51,15 @@ async def obstacles(portal: Portal) -> list[str]:
 
 
 async def _unloaded() -> list[str]:
-    return [
-        f"the module {module} of the kernel cannot be loaded ({lacking}):"
-        " install the kernel's modules, or allow it in /etc/modprobe.d"
+    """One sentence for all modules: they are usually lacking together, for one reason."""
+    lacking = {
+        module: reason
         for module in _MODULES[1:]
-        if not os.path.isdir(f"/sys/module/{module}") and (lacking := await _unloadable(module))
+        if not os.path.isdir(f"/sys/module/{module}") and (reason := await _unloadable(module))
+    }
+    return [
+        f"the kernel does not load {', '.join(lacking)} ({reason}): install the kernel's modules, or allow it in /etc/modprobe.d"
+        for reason in list(lacking.values())[:1]
     ]
 
 
