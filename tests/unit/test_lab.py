@@ -88,7 +88,8 @@ def test_a_guest_in_user_mode_is_told_its_disks_in_order() -> None:
 
     argv = machine("uml").argv(guest, "/cache/root-1/root")
 
-    assert argv[0] == "/cache/root-1/uml/usr/bin/linux.uml"
+    assert argv[:2] == ["taskset", "--cpu-list"]
+    assert argv[3] == "/cache/root-1/uml/usr/bin/linux.uml"
     assert {"ubd0=/upper", "ubd1=/one", "ubd2=/two", "lab.upper=/dev/ubda", "lab.disks=/dev/ubdb,/dev/ubdc"} <= set(
         argv
     )

@@ -46,7 +46,7 @@ class UserModeLinux:
 
 
 def _core(guest: Guest) -> int:
-    """The one core for a guest: its kernel and its processes take turns, and over two cores each turn waits for a core to wake."""
+    """The one core for a guest: its kernel and its processes take turns, and over two, each turn waits for a core to wake."""
     cores = sorted(os.sched_getaffinity(0))
     return cores[GUESTS.index(guest.name) % len(cores)]
 
