@@ -128,8 +128,8 @@ class Lvm(Place):
         finally:
             lvm("lvremove", "--force", self.vg, "--select", "pool_lv=pool")
             tags = output("lvs", "--noheadings", "-o", "lv_tags", f"{self.vg}/pool").strip()
-            for tag in filter(None, tags.split(",")):
-                lvm("lvchange", "--deltag", tag, f"{self.vg}/pool")
+            if tags:
+                lvm("lvchange", *(f"--deltag={tag}" for tag in tags.split(",")), f"{self.vg}/pool")
 
     @contextlib.contextmanager
     def thin_pool(

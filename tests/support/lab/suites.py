@@ -61,7 +61,7 @@ SUITES = {
     "contract lio, iscsi": ("uml", "not lvm and not zfs"),
 }
 # Crashes between any two steps, and dozens at once: minutes each in a guest. The word `contract` runs them too.
-LONG = "crash or cut_off or killed or fifty or many_volumes or hundred"
+LONG = "crash or cut_off or killed or fifty or many_volumes or hundred or metadata_is_near_full"
 
 
 def suites(*, whole: bool) -> list[Part]:
