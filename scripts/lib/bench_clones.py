@@ -18,7 +18,7 @@ from onelun.errors import OnelunError
 from onelun.model import Owner
 from onelun.nas.backends.base import Backend
 from onelun.nas.backends.lvm import LvmBackend
-from onelun.nas.backends.zfs import ZfsBackend
+from onelun.nas.backends.zfs.backend import ZfsBackend
 
 GIB, ROUNDS, LIMIT_S = 1 << 30, 5, 120
 SIZES = {"1 GiB": GIB, "1 TiB": 1024 * GIB}

@@ -15,7 +15,7 @@ from tests.support.requires import guest
 
 from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OutOfSpace, Stalled
 from onelun.model import State
-from onelun.nas.backends.zfs import ZfsBackend
+from onelun.nas.backends.zfs.backend import ZfsBackend
 
 pytestmark = [guest("zfs"), pytest.mark.timeout(900)]
 
@@ -519,7 +519,7 @@ async def test_a_crash_while_deleting_a_snapshot_leaves_its_clone_and_its_name_f
 _KILLED = """
 import asyncio, sys
 from onelun.model import Kind, Owner
-from onelun.nas.backends.zfs import ZfsBackend
+from onelun.nas.backends.zfs.backend import ZfsBackend
 import uuid
 
 async def main(dataset, agent, cloud, origin):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.support.pools import AGENT, CLOUD
 
-from onelun.nas.backends.zfs_command import Zfs
+from onelun.nas.backends.zfs.command import Zfs
 
 _READING = ("get", "list")
 _MOST = 60

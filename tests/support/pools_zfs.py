@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from tests.support.pools import DevicePool, Place, Pool
 from tests.support.requires import requires
 
-from onelun.nas.backends.zfs import ZfsBackend
+from onelun.nas.backends.zfs.backend import ZfsBackend
 
 UDEV_S = 30.0
 _LIMIT_S = 120

@@ -18,7 +18,7 @@ def backend_of(name: str, pool: Pool) -> Backend:
 
             return FileBackend(name, pool.path)
         case ZfsPool():
-            from onelun.nas.backends.zfs import ZfsBackend
+            from onelun.nas.backends.zfs.backend import ZfsBackend
 
             return ZfsBackend(name, pool.dataset, properties=pool.properties)
         case LvmPool():

@@ -14,11 +14,11 @@ import logging
 import time
 
 from onelun.errors import Busy, OnelunError
-from onelun.nas.backends.zfs_command import Dependents, Missing, Zfs
-from onelun.nas.backends.zfs_device import Devices
-from onelun.nas.backends.zfs_places import GONE, PAST, place_of
-from onelun.nas.backends.zfs_places import gone as gone_leaf
-from onelun.nas.backends.zfs_tree import Entry, Tree
+from onelun.nas.backends.zfs.command import Dependents, Missing, Zfs
+from onelun.nas.backends.zfs.device import Devices
+from onelun.nas.backends.zfs.places import GONE, PAST, place_of
+from onelun.nas.backends.zfs.places import gone as gone_leaf
+from onelun.nas.backends.zfs.tree import Entry, Tree
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 
 from onelun.errors import Rejected
 from onelun.model import Owner, State, Volume
-from onelun.nas.backends.zfs_command import Missing, Present, Zfs
-from onelun.nas.backends.zfs_places import CLONE, NEW
-from onelun.nas.backends.zfs_properties import settings
-from onelun.nas.backends.zfs_tree import Entry, Tree
+from onelun.nas.backends.zfs.command import Missing, Present, Zfs
+from onelun.nas.backends.zfs.places import CLONE, NEW
+from onelun.nas.backends.zfs.properties import settings
+from onelun.nas.backends.zfs.tree import Entry, Tree
 
 MIB = 1 << 20
 _BLOCKS = {"512": 512, **{f"{number}k": number << 10 for number in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)}, "1m": MIB}

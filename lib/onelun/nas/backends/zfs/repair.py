@@ -10,11 +10,11 @@ import logging
 from collections.abc import Collection
 
 from onelun.errors import Busy
-from onelun.nas.backends.zfs_command import Missing, Zfs
-from onelun.nas.backends.zfs_places import BACK, CLONE, DELETED, GONE, NEW, PAST, TRASH, past
-from onelun.nas.backends.zfs_properties import setting
-from onelun.nas.backends.zfs_removal import Removal
-from onelun.nas.backends.zfs_tree import Entry, Tree
+from onelun.nas.backends.zfs.command import Missing, Zfs
+from onelun.nas.backends.zfs.places import BACK, CLONE, DELETED, GONE, NEW, PAST, TRASH, past
+from onelun.nas.backends.zfs.properties import setting
+from onelun.nas.backends.zfs.removal import Removal
+from onelun.nas.backends.zfs.tree import Entry, Tree
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ import msgspec
 
 from onelun.model import Snapshot, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.zfs_building import Builder
-from onelun.nas.backends.zfs_command import Dependents, Missing, Present, Zfs
-from onelun.nas.backends.zfs_device import Devices
-from onelun.nas.backends.zfs_places import BACK, PAST, SNAP, deleted, past
-from onelun.nas.backends.zfs_properties import settings
-from onelun.nas.backends.zfs_removal import Removal
-from onelun.nas.backends.zfs_tree import Entry, Tree
+from onelun.nas.backends.zfs.building import Builder
+from onelun.nas.backends.zfs.command import Dependents, Missing, Present, Zfs
+from onelun.nas.backends.zfs.device import Devices
+from onelun.nas.backends.zfs.places import BACK, PAST, SNAP, deleted, past
+from onelun.nas.backends.zfs.properties import settings
+from onelun.nas.backends.zfs.removal import Removal
+from onelun.nas.backends.zfs.tree import Entry, Tree
 
 
 class Kept(NamedTuple):

@@ -11,14 +11,14 @@ import msgspec
 from onelun.errors import Busy, Conflict, NotFound, OnelunError
 from onelun.model import Owner, State, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.zfs_building import Builder, rounded
-from onelun.nas.backends.zfs_command import Missing, Present, Zfs
-from onelun.nas.backends.zfs_ownership import Ownership
-from onelun.nas.backends.zfs_places import NEW, TRASH
-from onelun.nas.backends.zfs_properties import setting, settings
-from onelun.nas.backends.zfs_removal import Removal
-from onelun.nas.backends.zfs_snapshots import Kept, Snapshots
-from onelun.nas.backends.zfs_tree import Entry, Seen, Tree
+from onelun.nas.backends.zfs.building import Builder, rounded
+from onelun.nas.backends.zfs.command import Missing, Present, Zfs
+from onelun.nas.backends.zfs.ownership import Ownership
+from onelun.nas.backends.zfs.places import NEW, TRASH
+from onelun.nas.backends.zfs.properties import setting, settings
+from onelun.nas.backends.zfs.removal import Removal
+from onelun.nas.backends.zfs.snapshots import Kept, Snapshots
+from onelun.nas.backends.zfs.tree import Entry, Seen, Tree
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from onelun.errors import CommandFailed
 from onelun.model import Capacity, State, Volume
-from onelun.nas.backends.zfs_command import Missing, Zfs
-from onelun.nas.backends.zfs_places import NEW, TRASH, Place, is_uuid, past, place_of
-from onelun.nas.backends.zfs_properties import COLUMNS, Facts, parse, volume_of
+from onelun.nas.backends.zfs.command import Missing, Zfs
+from onelun.nas.backends.zfs.places import NEW, TRASH, Place, is_uuid, past, place_of
+from onelun.nas.backends.zfs.properties import COLUMNS, Facts, parse, volume_of
 
 log = logging.getLogger(__name__)
 

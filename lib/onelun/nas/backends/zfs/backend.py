@@ -12,18 +12,18 @@ from onelun.errors import NotFound
 from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Progress
-from onelun.nas.backends.zfs_building import Builder, rounded
-from onelun.nas.backends.zfs_command import Zfs
-from onelun.nas.backends.zfs_device import Devices
-from onelun.nas.backends.zfs_health import Health
-from onelun.nas.backends.zfs_ownership import Ownership
-from onelun.nas.backends.zfs_places import NEW, TRASH, is_name, is_uuid
-from onelun.nas.backends.zfs_removal import Removal
-from onelun.nas.backends.zfs_repair import Repair
-from onelun.nas.backends.zfs_snapshots import Snapshots
-from onelun.nas.backends.zfs_steps import Turns, whole
-from onelun.nas.backends.zfs_tree import Entry, Seen, Tree
-from onelun.nas.backends.zfs_volumes import VISIBLE, Volumes
+from onelun.nas.backends.zfs.building import Builder, rounded
+from onelun.nas.backends.zfs.command import Zfs
+from onelun.nas.backends.zfs.device import Devices
+from onelun.nas.backends.zfs.health import Health
+from onelun.nas.backends.zfs.ownership import Ownership
+from onelun.nas.backends.zfs.places import NEW, TRASH, is_name, is_uuid
+from onelun.nas.backends.zfs.removal import Removal
+from onelun.nas.backends.zfs.repair import Repair
+from onelun.nas.backends.zfs.snapshots import Snapshots
+from onelun.nas.backends.zfs.steps import Turns, whole
+from onelun.nas.backends.zfs.tree import Entry, Seen, Tree
+from onelun.nas.backends.zfs.volumes import VISIBLE, Volumes
 
 _PLACES = {State.BUILDING: NEW, State.TRASH: TRASH}
 

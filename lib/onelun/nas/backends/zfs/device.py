@@ -15,7 +15,7 @@ import time
 
 from onelun import command
 from onelun.errors import Busy, CommandFailed, Stalled
-from onelun.nas.backends.zfs_command import Zfs
+from onelun.nas.backends.zfs.command import Zfs
 
 DEVICES = "/dev/zvol"
 # include/sys/fs/zfs.h: BLKZNAME, _IOR(0x12, 125, char[256]).

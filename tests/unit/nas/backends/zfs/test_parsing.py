@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from onelun.command import Result
 from onelun.errors import Busy, CommandFailed, NotFound, OutOfSpace, Rejected
 from onelun.model import Attachment, Capacity, Kind, Owner, State, Volume
-from onelun.nas.backends import zfs_places as places
-from onelun.nas.backends.zfs import ZfsBackend
-from onelun.nas.backends.zfs_building import MIB, rounded
-from onelun.nas.backends.zfs_command import Dependents, Missing, Present, Zfs
-from onelun.nas.backends.zfs_properties import AGENT, Facts, Value, parse, settings, volume_of
-from onelun.nas.backends.zfs_tree import Seen
+from onelun.nas.backends.zfs import places
+from onelun.nas.backends.zfs.backend import ZfsBackend
+from onelun.nas.backends.zfs.building import MIB, rounded
+from onelun.nas.backends.zfs.command import Dependents, Missing, Present, Zfs
+from onelun.nas.backends.zfs.properties import AGENT, Facts, Value, parse, settings, volume_of
+from onelun.nas.backends.zfs.tree import Seen
 
 UUID = "0b6a4e0e-57a1-4d7c-9a64-4d9d5f1d7a10"
 zfs = Zfs("tank", "rpool/data/onelun")

@@ -6,9 +6,9 @@ import asyncio
 
 from onelun.errors import Rejected
 from onelun.nas.backends import rules
-from onelun.nas.backends.zfs_command import Zfs
-from onelun.nas.backends.zfs_properties import AGENT, CLOUD, SERIAL
-from onelun.nas.backends.zfs_tree import Seen, Tree
+from onelun.nas.backends.zfs.command import Zfs
+from onelun.nas.backends.zfs.properties import AGENT, CLOUD, SERIAL
+from onelun.nas.backends.zfs.tree import Seen, Tree
 
 
 class Ownership:

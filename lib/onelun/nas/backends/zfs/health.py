@@ -8,9 +8,9 @@ from typing import TypeVarTuple, Unpack
 
 from onelun.errors import CommandFailed, Conflict, NotFound, OnelunError, Rejected
 from onelun.nas.backends import rules
-from onelun.nas.backends.zfs_command import Missing, Zfs
-from onelun.nas.backends.zfs_properties import AGENT, CLOUD, Facts
-from onelun.nas.backends.zfs_tree import Gone, Seen, Tree
+from onelun.nas.backends.zfs.command import Missing, Zfs
+from onelun.nas.backends.zfs.properties import AGENT, CLOUD, Facts
+from onelun.nas.backends.zfs.tree import Gone, Seen, Tree
 
 _UDEV = "/run/udev/control"
 _NO_UDEV = "no udev runs here, so that no zvol appears below /dev/zvol: start udev"

@@ -1,0 +1,1 @@
+"""Volumes are zvols below one dataset; `backend.ZfsBackend` is the door."""
