@@ -17,7 +17,7 @@ import uuid
 from onelun.errors import OnelunError
 from onelun.model import Owner
 from onelun.nas.backends.base import Backend
-from onelun.nas.backends.lvm import LvmBackend
+from onelun.nas.backends.lvm.backend import LvmBackend
 from onelun.nas.backends.zfs.backend import ZfsBackend
 
 GIB, ROUNDS, LIMIT_S = 1 << 30, 5, 120

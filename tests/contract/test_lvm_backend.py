@@ -13,7 +13,7 @@ from tests.support.requires import guest
 
 from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
 from onelun.model import State
-from onelun.nas.backends.lvm import LvmBackend
+from onelun.nas.backends.lvm.backend import LvmBackend
 
 pytestmark = guest("lvm")
 

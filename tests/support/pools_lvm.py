@@ -11,7 +11,7 @@ from tests.support.pools import MIB, DevicePool, Place, Pool
 from tests.support.requires import requires
 
 from onelun.nas.backends.base import Backend
-from onelun.nas.backends.lvm import LvmBackend
+from onelun.nas.backends.lvm.backend import LvmBackend
 
 _DISK_BYTES = 640 * MIB
 _POOL_BYTES = 256 * MIB

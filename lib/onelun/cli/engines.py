@@ -22,7 +22,7 @@ def backend_of(name: str, pool: Pool) -> Backend:
 
             return ZfsBackend(name, pool.dataset, properties=pool.properties)
         case LvmPool():
-            from onelun.nas.backends.lvm import LvmBackend
+            from onelun.nas.backends.lvm.backend import LvmBackend
 
             return LvmBackend(name, pool.vg, pool.thin_pool)
 

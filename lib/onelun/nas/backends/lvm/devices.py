@@ -12,7 +12,7 @@ import msgspec
 
 from onelun import command
 from onelun.errors import Stalled
-from onelun.nas.backends.lvmtool import Lvm
+from onelun.nas.backends.lvm.tool import Lvm
 
 _DMSETUP_S = 30.0
 # Writing back what is in the page cache; a thin pool that is full keeps it waiting for 60 s before it gives up.

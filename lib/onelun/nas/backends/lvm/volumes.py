@@ -11,9 +11,9 @@ from onelun.errors import Busy, NotFound, OnelunError
 from onelun.model import Owner, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Progress
-from onelun.nas.backends.lvmlisting import VISIBLE, Entry, Listing, volume_lv
-from onelun.nas.backends.lvmtags import Replacement, VolumeFacts, volume_tags
-from onelun.nas.backends.lvmthinpool import ThinPool
+from onelun.nas.backends.lvm.listing import VISIBLE, Entry, Listing, volume_lv
+from onelun.nas.backends.lvm.tags import Replacement, VolumeFacts, volume_tags
+from onelun.nas.backends.lvm.thinpool import ThinPool
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ An LV is named after its volume's UUID and everything else about it is a tag. So
 one `lvchange` each, which is one atomic commit of LVM's metadata; a device's path stays while it is exported, whatever
 becomes of the volume; and no name of a volume can be one that LVM reserves (`snapshot...`, `pvmove...`, `..._tdata`). A
 replacement is told by the new volume in the very commit that shows it (`onelun.replaces`), and listings follow that;
-`open` makes the replaced one say it too. Only a revert takes two renames (see lvmsnapshots).
+`open` makes the replaced one say it too. Only a revert takes two renames (see snapshots.py).
 
 No volume is active unless it is exported: all have the activation-skip flag, so a boot or `vgchange -ay` passes them over. Other
 LVs of the volume group are never touched.
@@ -23,12 +23,12 @@ from onelun.errors import Busy, NotFound, OnelunError, Rejected
 from onelun.model import Capacity, Owner, Snapshot, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Progress
-from onelun.nas.backends.lvmcheck import look
-from onelun.nas.backends.lvmlisting import volume_lv
-from onelun.nas.backends.lvmsnapshots import LvmSnapshots
-from onelun.nas.backends.lvmthinpool import ThinPool
-from onelun.nas.backends.lvmusage import LvmUsage
-from onelun.nas.backends.lvmvolumes import LvmVolumes
+from onelun.nas.backends.lvm.check import look
+from onelun.nas.backends.lvm.listing import volume_lv
+from onelun.nas.backends.lvm.snapshots import LvmSnapshots
+from onelun.nas.backends.lvm.thinpool import ThinPool
+from onelun.nas.backends.lvm.usage import LvmUsage
+from onelun.nas.backends.lvm.volumes import LvmVolumes
 
 _Result = TypeVar("_Result")
 

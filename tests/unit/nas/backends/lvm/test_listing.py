@@ -5,8 +5,8 @@ import pytest
 
 from onelun.errors import CommandFailed
 from onelun.model import Kind, Owner, Snapshot, State, Volume
-from onelun.nas.backends.lvmlisting import NEW, WAS, Reader, Row, snapshot_lv, volume_lv
-from onelun.nas.backends.lvmtags import (
+from onelun.nas.backends.lvm.listing import NEW, WAS, Reader, Row, snapshot_lv, volume_lv
+from onelun.nas.backends.lvm.tags import (
     PoolFacts,
     Replacement,
     SnapshotFacts,

@@ -9,10 +9,10 @@ import msgspec
 from onelun.errors import CommandFailed, OutOfSpace, Rejected
 from onelun.model import Capacity
 from onelun.nas.backends import rules
-from onelun.nas.backends.lvmdevices import Devices, PoolStatus
-from onelun.nas.backends.lvmlisting import COLUMNS, Entry, Listing, Reader, Row
-from onelun.nas.backends.lvmtags import VolumeFacts, pool_tags, volume_tags
-from onelun.nas.backends.lvmtool import Lvm, Shared
+from onelun.nas.backends.lvm.devices import Devices, PoolStatus
+from onelun.nas.backends.lvm.listing import COLUMNS, Entry, Listing, Reader, Row
+from onelun.nas.backends.lvm.tags import VolumeFacts, pool_tags, volume_tags
+from onelun.nas.backends.lvm.tool import Lvm, Shared
 
 # design.md, "Defaults". A pool without room for metadata fails as a whole, and repairing it takes it off line.
 METADATA_HIGH_WATER = 0.75

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from onelun.errors import Rejected
 from onelun.model import Attachment, Kind, Owner, Snapshot, State, Volume
-from onelun.nas.backends.lvmtags import (
+from onelun.nas.backends.lvm.tags import (
     PoolFacts,
     Replacement,
     SnapshotFacts,

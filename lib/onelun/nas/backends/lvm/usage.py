@@ -13,7 +13,7 @@ from onelun import command
 from onelun.errors import ProtocolError
 from onelun.model import Snapshot, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.lvmthinpool import ThinPool
+from onelun.nas.backends.lvm.thinpool import ThinPool
 
 _DMSETUP_S = 30.0
 # thin_ls reads 16 bytes or more for each chunk that is mapped: 256 MiB for 1 TiB in chunks of 64 KiB.

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from onelun.errors import ProtocolError
-from onelun.nas.backends.lvmdevices import PoolStatus, read_status
-from onelun.nas.backends.lvmtool import Lvm, Shared
-from onelun.nas.backends.lvmusage import Taken, parsed
+from onelun.nas.backends.lvm.devices import PoolStatus, read_status
+from onelun.nas.backends.lvm.tool import Lvm, Shared
+from onelun.nas.backends.lvm.usage import Taken, parsed
 
 POOLS = """\
 vg0-pool: 0 4194304 thin-pool 0 420/4096 0/32768 - rw no_discard_passdown queue_if_no_space - 1024

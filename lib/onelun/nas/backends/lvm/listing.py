@@ -16,7 +16,7 @@ import msgspec
 
 from onelun.errors import CommandFailed
 from onelun.model import State, Volume
-from onelun.nas.backends.lvmtags import (
+from onelun.nas.backends.lvm.tags import (
     PoolFacts,
     SnapshotFacts,
     UnreadableError,

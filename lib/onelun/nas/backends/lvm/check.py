@@ -9,7 +9,7 @@ from typing import NamedTuple
 from onelun import command
 from onelun.errors import Conflict, NotFound, OnelunError, Rejected
 from onelun.nas.backends import rules
-from onelun.nas.backends.lvmthinpool import METADATA_HIGH_WATER, Geometry, ThinPool, broken, capacity_of, fraction
+from onelun.nas.backends.lvm.thinpool import METADATA_HIGH_WATER, Geometry, ThinPool, broken, capacity_of, fraction
 
 _PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TOOLS = {"lvs": "lvm2", "dmsetup": "dmsetup", "thin_check": "thin-provisioning-tools", "udevadm": "udev"}

@@ -14,10 +14,10 @@ import msgspec
 from onelun.errors import Busy
 from onelun.model import Snapshot, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.lvmlisting import NEW, WAS, Entry, Listing, snapshot_lv, volume_lv
-from onelun.nas.backends.lvmtags import SnapshotFacts, snapshot_tags
-from onelun.nas.backends.lvmthinpool import ThinPool
-from onelun.nas.backends.lvmvolumes import LvmVolumes
+from onelun.nas.backends.lvm.listing import NEW, WAS, Entry, Listing, snapshot_lv, volume_lv
+from onelun.nas.backends.lvm.tags import SnapshotFacts, snapshot_tags
+from onelun.nas.backends.lvm.thinpool import ThinPool
+from onelun.nas.backends.lvm.volumes import LvmVolumes
 
 
 class LvmSnapshots:
