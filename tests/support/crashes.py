@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from onelun.nas.backends import filepool
+from onelun.nas.backends.file import pool as filepool
 
 _CHANGES = ("mkdir", "rename", "ftruncate", "unlink", "rmdir", "fsync", "fdatasync")
 

@@ -15,7 +15,7 @@ from tests.support.pools import MIB, DevicePool, Place, Pool
 
 from onelun.model import Kind, Owner, State, Volume
 from onelun.nas.backends.base import Backend
-from onelun.nas.backends.file import FileBackend
+from onelun.nas.backends.file.backend import FileBackend
 from onelun.nas.backends.memory import MemoryBackend
 
 

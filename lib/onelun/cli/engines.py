@@ -14,7 +14,7 @@ def backend_of(name: str, pool: Pool) -> Backend:
     """The backend of the configured pool `name`."""
     match pool:
         case FilePool():
-            from onelun.nas.backends.file import FileBackend
+            from onelun.nas.backends.file.backend import FileBackend
 
             return FileBackend(name, pool.path)
         case ZfsPool():

@@ -18,11 +18,10 @@ import msgspec
 from onelun.errors import Busy
 from onelun.model import Snapshot, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.filecopy import copy_sparse, share_blocks
-from onelun.nas.backends.filedirectory import PoolDirectory
-from onelun.nas.backends.fileextents import exclusive_bytes
-from onelun.nas.backends.filetree import DATA_FILE, REVERT, SNAPSHOT, SNAPSHOT_DATA, SNAPSHOT_FACTS, Tree, is_revert
-from onelun.nas.backends.sidecar import (
+from onelun.nas.backends.file.copying import copy_sparse, share_blocks
+from onelun.nas.backends.file.directory import PoolDirectory
+from onelun.nas.backends.file.extents import exclusive_bytes
+from onelun.nas.backends.file.sidecar import (
     NEW_SUFFIX,
     VOLUME_FILE,
     SnapshotFacts,
@@ -32,6 +31,7 @@ from onelun.nas.backends.sidecar import (
     write_snapshot,
     write_volume,
 )
+from onelun.nas.backends.file.tree import DATA_FILE, REVERT, SNAPSHOT, SNAPSHOT_DATA, SNAPSHOT_FACTS, Tree, is_revert
 
 # Times of files advance with the kernel's clock interrupt, every 10 ms at the slowest.
 _TICK_S = 0.02

@@ -17,9 +17,9 @@ from typing import TypeVar
 from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Progress
-from onelun.nas.backends.filedirectory import PoolDirectory
-from onelun.nas.backends.filepool import FilePool
-from onelun.nas.backends.filetree import DATA_FILE, NEW, TRASH
+from onelun.nas.backends.file.directory import PoolDirectory
+from onelun.nas.backends.file.pool import FilePool
+from onelun.nas.backends.file.tree import DATA_FILE, NEW, TRASH
 
 _Result = TypeVar("_Result")
 

@@ -2,7 +2,7 @@
 
 A volume is a directory with `data` and `volume.json`; the directory's name tells where the volume is in its life:
 `NAME` visible, `.new-UUID` being built, `.trash-UUID` in the trash, `.gone-UUID` half removed. Every step is one
-rename, so that a crash leaves a volume in one of them. Its snapshots lie beside its data (filesnapshots.py) and go where it
+rename, so that a crash leaves a volume in one of them. Its snapshots lie beside its data (snapshots.py) and go where it
 goes. Nothing is opened through a symbolic link.
 """
 
@@ -21,7 +21,7 @@ from onelun.errors import Rejected
 from onelun.model import State, Volume
 from onelun.naming import checked_name, checked_uuid
 from onelun.nas.backends import rules
-from onelun.nas.backends.sidecar import (
+from onelun.nas.backends.file.sidecar import (
     NEW_SUFFIX,
     VOLUME_FILE,
     UnreadableError,

@@ -15,10 +15,12 @@ from tests.support.filesystems import mounted
 
 from onelun.errors import CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
 from onelun.model import Kind, Owner, State
-from onelun.nas.backends import filepool, filetree, sidecar
-from onelun.nas.backends.file import FileBackend
-from onelun.nas.backends.filedirectory import PoolDirectory
-from onelun.nas.backends.filepool import FilePool
+from onelun.nas.backends.file import pool as filepool
+from onelun.nas.backends.file import sidecar
+from onelun.nas.backends.file import tree as filetree
+from onelun.nas.backends.file.backend import FileBackend
+from onelun.nas.backends.file.directory import PoolDirectory
+from onelun.nas.backends.file.pool import FilePool
 
 MIB = 1 << 20
 AGENT = "0b6a4e0e-57a1-4d7c-9a64-4d9d5f1d7a10"

@@ -13,8 +13,8 @@ import msgspec
 from onelun.errors import CommandFailed, Conflict, NotFound, OnelunError, OutOfSpace, Rejected
 from onelun.model import Capacity
 from onelun.nas.backends import rules
-from onelun.nas.backends.filemounts import unmounted
-from onelun.nas.backends.sidecar import PoolFacts, UnreadableError, read_pool, write_pool
+from onelun.nas.backends.file.mounts import unmounted
+from onelun.nas.backends.file.sidecar import PoolFacts, UnreadableError, read_pool, write_pool
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

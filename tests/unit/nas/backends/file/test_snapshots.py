@@ -11,10 +11,11 @@ from tests.support.pools import AGENT, MIB, new
 
 from onelun.errors import Busy, Cancelled, CommandFailed, OutOfSpace, Rejected
 from onelun.model import Kind, Owner
-from onelun.nas.backends import filesnapshots, sidecar
-from onelun.nas.backends.filedirectory import PoolDirectory
-from onelun.nas.backends.filemounts import unmounted
-from onelun.nas.backends.filepool import FilePool
+from onelun.nas.backends.file import sidecar
+from onelun.nas.backends.file import snapshots as filesnapshots
+from onelun.nas.backends.file.directory import PoolDirectory
+from onelun.nas.backends.file.mounts import unmounted
+from onelun.nas.backends.file.pool import FilePool
 
 PLAIN = Owner(kind=Kind.PLAIN)
 

@@ -14,11 +14,11 @@ from onelun.errors import Conflict, NotFound
 from onelun.model import Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Progress
-from onelun.nas.backends.filecopy import copy_sparse, exchange, rename_new, share_blocks
-from onelun.nas.backends.filedirectory import PoolDirectory
-from onelun.nas.backends.filesnapshots import FileSnapshots, data_file
-from onelun.nas.backends.filetree import DATA_FILE, NEW, SNAPSHOT_DATA, TRASH, Entry, Tree
-from onelun.nas.backends.sidecar import VolumeFacts, write_volume
+from onelun.nas.backends.file.copying import copy_sparse, exchange, rename_new, share_blocks
+from onelun.nas.backends.file.directory import PoolDirectory
+from onelun.nas.backends.file.sidecar import VolumeFacts, write_volume
+from onelun.nas.backends.file.snapshots import FileSnapshots, data_file
+from onelun.nas.backends.file.tree import DATA_FILE, NEW, SNAPSHOT_DATA, TRASH, Entry, Tree
 
 
 class FilePool:

@@ -1,0 +1,1 @@
+"""Volumes are files below one directory; `backend.FileBackend` is the door."""
