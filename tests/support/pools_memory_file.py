@@ -16,7 +16,7 @@ from tests.support.pools import MIB, DevicePool, Place, Pool
 from onelun.model import Kind, Owner, State, Volume
 from onelun.nas.backends.base import Backend
 from onelun.nas.backends.file.backend import FileBackend
-from onelun.nas.backends.memory import MemoryBackend
+from onelun.nas.backends.memory.backend import MemoryBackend
 
 
 class MemoryPool(Pool):

@@ -7,7 +7,7 @@ from tests.support import recording
 
 from onelun.errors import CommandFailed
 from onelun.model import Kind, Owner
-from onelun.nas.backends.memory import MemoryBackend
+from onelun.nas.backends.memory.backend import MemoryBackend
 
 AGENT = "0b6a4e0e-57a1-4d7c-9a64-4d9d5f1d7a10"
 UUID = "6b2f7a52-6a04-4e9b-9d0b-3a2f0c0a7a11"

@@ -12,7 +12,7 @@ from onelun.deadline import Deadline
 from onelun.errors import CommandFailed, NoReply, Unreachable
 from onelun.model import Portal
 from onelun.nas.agent import NasAgent
-from onelun.nas.backends.memory import MemoryBackend
+from onelun.nas.backends.memory.backend import MemoryBackend
 from onelun.nas.exporters.memory import MemoryExporter
 from onelun.rpc import message as m
 

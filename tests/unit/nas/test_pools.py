@@ -5,7 +5,7 @@ import pytest
 from onelun.config import Limits
 from onelun.errors import CommandFailed
 from onelun.model import Kind, Owner
-from onelun.nas.backends.memory import MemoryBackend
+from onelun.nas.backends.memory.backend import MemoryBackend
 from onelun.nas.pools import Pools
 from onelun.rpc.message import ListZvols, MapZvol
 

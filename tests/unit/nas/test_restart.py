@@ -9,7 +9,7 @@ import pytest
 from onelun.errors import CommandFailed, Conflict, NoReply, Stalled, Unreachable
 from onelun.model import Kind, Owner, State
 from onelun.nas.agent import NasAgent
-from onelun.nas.backends.memory import MemoryBackend
+from onelun.nas.backends.memory.backend import MemoryBackend
 from onelun.nas.identity import Identity
 from onelun.rpc.message import (
     CreateZvol,

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from onelun.errors import OnelunError
 from onelun.model import Kind, Owner, Snapshot, State, Volume
 from onelun.nas.backends.file.backend import FileBackend
-from onelun.nas.backends.memory import MemoryBackend
+from onelun.nas.backends.memory.backend import MemoryBackend
 
 AGENT = "0b6a4e0e-57a1-4d7c-9a64-4d9d5f1d7a10"
 PLAIN = Owner(kind=Kind.PLAIN)

@@ -1,6 +1,6 @@
 """A backend in memory, for tests and trials: real volumes with real bytes, gone with the object.
 
-One object is one pool. Clones and snapshots share blocks with their origin until one side writes (memoryblocks.py).
+One object is one pool. Clones and snapshots share blocks with their origin until one side writes (blocks.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
 from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Progress
-from onelun.nas.backends.memoryblocks import Blocks, bytes_alone, bytes_of, read, written
+from onelun.nas.backends.memory.blocks import Blocks, bytes_alone, bytes_of, read, written
 
 _VISIBLE = (State.READY, State.DELETING)
 

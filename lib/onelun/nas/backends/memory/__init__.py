@@ -1,0 +1,1 @@
+"""Volumes are kept in memory and really keep what is written; `backend.MemoryBackend` is the door."""
