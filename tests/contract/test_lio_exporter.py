@@ -18,8 +18,8 @@ from tests.support.tgt import free_port
 
 from onelun.errors import CommandFailed, Conflict, NotFound, Rejected, Unreachable
 from onelun.model import Portal
-from onelun.nas.exporters import lio_configfs
-from onelun.nas.exporters.lio import LioExporter
+from onelun.nas.exporters.lio import configfs
+from onelun.nas.exporters.lio.exporter import LioExporter
 
 pytestmark = [guest("lio"), pytest.mark.timeout(300)]
 MIB = 1 << 20
@@ -72,11 +72,11 @@ def foreign(lio, tmp_path):
 
 
 def group(target):
-    return f"{lio_configfs.ISCSI}/{target.iqn}/tpgt_1"
+    return f"{configfs.ISCSI}/{target.iqn}/tpgt_1"
 
 
 def backstore(target):
-    return lio_configfs.backstore_at(lio_configfs.link(f"{group(target)}/lun/lun_0"))
+    return configfs.backstore_at(configfs.link(f"{group(target)}/lun/lun_0"))
 
 
 async def identity(lio, target):
@@ -114,11 +114,11 @@ async def test_nothing_is_saved_for_the_next_boot_and_what_an_operator_saved_of_
 
 
 async def test_where_lio_keeps_its_own_files_is_left_to_the_machine(lio, tmp_path):
-    before = lio_configfs.read("/sys/kernel/config/target/dbroot")
+    before = configfs.read("/sys/kernel/config/target/dbroot")
 
     await lio.exporter.export(made_target(tmp_path))
 
-    assert lio_configfs.read("/sys/kernel/config/target/dbroot") == before
+    assert configfs.read("/sys/kernel/config/target/dbroot") == before
 
 
 # Half a target, and one that somebody changed
@@ -127,16 +127,16 @@ async def test_where_lio_keeps_its_own_files_is_left_to_the_machine(lio, tmp_pat
 @pytest.mark.parametrize(
     "harm",
     [
-        lambda target: lio_configfs.write(f"{group(target)}/enable", "0"),
+        lambda target: configfs.write(f"{group(target)}/enable", "0"),
         lambda target: os.rmdir(f"{group(target)}/np/{os.listdir(group(target) + '/np')[0]}"),
-        lambda target: lio_configfs.write(f"{node(target)}/auth/password", "something-else"),
-        lambda target: lio_configfs.write(f"{node(target)}/auth/userid", "somebody"),
+        lambda target: configfs.write(f"{node(target)}/auth/password", "something-else"),
+        lambda target: configfs.write(f"{node(target)}/auth/userid", "somebody"),
         lambda target: unlink(f"{node(target)}/lun_0"),
         lambda target: (unlink(f"{node(target)}/lun_0"), os.rmdir(f"{node(target)}/lun_0")),
         lambda target: (unlink(f"{node(target)}/lun_0"), unlink(f"{group(target)}/lun/lun_0")),
-        lambda target: lio_configfs.write(f"{node(target)}/lun_0/write_protect", "1"),
-        lambda target: lio_configfs.write(f"{group(target)}/attrib/authentication", "0"),
-        lambda target: lio_configfs.write(f"{group(target)}/attrib/generate_node_acls", "1"),
+        lambda target: configfs.write(f"{node(target)}/lun_0/write_protect", "1"),
+        lambda target: configfs.write(f"{group(target)}/attrib/authentication", "0"),
+        lambda target: configfs.write(f"{group(target)}/attrib/generate_node_acls", "1"),
     ],
     ids=["disabled", "portal", "secret", "user", "link", "mapped", "lun", "protected", "open", "demo"],
 )
@@ -268,8 +268,8 @@ async def test_a_block_device_is_offered_with_its_identity_and_its_cache_as_it_i
     assert backstore(target).plugin == "iblock"
     assert device.file.read_bytes()[4096:4608] == b"\x07" * 512
     queue = f"/sys/block/{os.path.basename(os.path.realpath(device.path))}/queue"
-    offered = lio_configfs.read(f"{backstore(target).path}/attrib/emulate_fua_write")
-    assert offered == lio_configfs.read(f"{queue}/fua")
+    offered = configfs.read(f"{backstore(target).path}/attrib/emulate_fua_write")
+    assert offered == configfs.read(f"{queue}/fua")
 
 
 async def test_a_discard_reaches_the_storage_below_a_block_device(lio, block):
@@ -306,7 +306,7 @@ async def test_reservations_and_copies_between_units_are_off(lio, block):
     await lio.exporter.export(block[1])
 
     attributes = f"{backstore(block[1]).path}/attrib"
-    assert [lio_configfs.read(f"{attributes}/{name}") for name in ("emulate_pr", "emulate_3pc")] == ["0", "0"]
+    assert [configfs.read(f"{attributes}/{name}") for name in ("emulate_pr", "emulate_3pc")] == ["0", "0"]
 
 
 # Secrets
@@ -333,4 +333,4 @@ async def test_without_modules_that_can_be_loaded_the_check_says_so(lio):
     found = await LioExporter("nas1", Portal("127.0.0.1", lio.port)).check()
 
     assert any("iscsi_target_mod" in sentence for sentence in found)
-    assert not lio_configfs.is_loaded()
+    assert not configfs.is_loaded()

@@ -17,7 +17,7 @@ from tests.support.targets import RefusedError
 
 from onelun.model import Target
 from onelun.naming import Source, target_account, target_iqn
-from onelun.nas.exporters import lio_configfs
+from onelun.nas.exporters.lio import configfs
 
 pytestmark = [guest("lio"), pytest.mark.timeout(300)]
 MIB = 1 << 20
@@ -64,16 +64,16 @@ async def admits(nas, target, **changes):
 
 
 def make(nas, target):
-    from onelun.nas.exporters import lio_targets
+    from onelun.nas.exporters.lio import targets
 
-    lio_targets.make("nas1", nas.exporter.portal, target)
+    targets.make("nas1", nas.exporter.portal, target)
 
 
 def unmake(target):
-    from onelun.nas.exporters import lio_targets
+    from onelun.nas.exporters.lio import targets
 
-    lio_configfs.shut(target.iqn, 5)
-    lio_targets.remove("nas1", target.iqn)
+    configfs.shut(target.iqn, 5)
+    targets.remove("nas1", target.iqn)
 
 
 def ours():
@@ -93,7 +93,7 @@ async def test_an_export_killed_at_any_step_admits_nobody_and_is_completed_by_th
 
     for step in range(MOST_STEPS):
         killed = killed_before(step, make, lio, target)
-        enabled = lio_configfs.read(f"{lio_configfs.ISCSI}/{target.iqn}/tpgt_1/enable") == "1"
+        enabled = configfs.read(f"{configfs.ISCSI}/{target.iqn}/tpgt_1/enable") == "1"
         assert enabled == (not killed)
         assert await admits(lio, target) == enabled
         assert not await admits(lio, target, secret="")
@@ -167,7 +167,7 @@ async def test_a_worker_that_is_killed_is_replaced_and_the_request_repeated(lio,
     exporting = asyncio.gather(*(lio.exporter.export(target) for target in targets), return_exceptions=True)
 
     for many in (5, 25, 45):
-        while len(lio_configfs.listed("nas1")) < many:
+        while len(configfs.listed("nas1")) < many:
             await asyncio.sleep(0.005)
         for pid in workers():
             with contextlib.suppress(ProcessLookupError):
@@ -181,7 +181,7 @@ async def test_a_worker_that_is_killed_is_replaced_and_the_request_repeated(lio,
 AGENT = """
 import asyncio, sys, msgspec
 from onelun.model import Portal, Target
-from onelun.nas.exporters.lio import LioExporter
+from onelun.nas.exporters.lio.exporter import LioExporter
 address, port, targets = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[str, int, list[Target]])
 async def main():
     exporter = LioExporter("nas1", Portal(address, port))
@@ -228,6 +228,6 @@ def workers():
                     words = file.read().split(b"\0")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if b"onelun.nas.exporters.lio_worker" in words:
+            if b"onelun.nas.exporters.lio.worker" in words:
                 found.append(int(name))
     return found

@@ -14,8 +14,8 @@ from tests.support.targets import IscsiNas
 from tests.support.tgt import free_port
 
 from onelun.model import Portal
-from onelun.nas.exporters import lio_backstores, lio_configfs, lio_targets
-from onelun.nas.exporters.lio import LioExporter
+from onelun.nas.exporters.lio import backstores, configfs, targets
+from onelun.nas.exporters.lio.exporter import LioExporter
 
 _FORBIDDEN = Path("/etc/modprobe.d/onelun-test.conf")
 # In the order in which they let go of each other; the core brings the two that we do not use.
@@ -55,8 +55,8 @@ class LioNas(IscsiNas):
         """Take LIO out of the kernel, and let nobody load it."""
         self.clear()
         _FORBIDDEN.write_text("".join(f"install {module} /bin/false\n" for module in _MODULES))
-        if os.path.isdir(lio_configfs.ISCSI):
-            os.rmdir(lio_configfs.ISCSI)
+        if os.path.isdir(configfs.ISCSI):
+            os.rmdir(configfs.ISCSI)
         for module in _MODULES:
             _unload(module)
 
@@ -68,17 +68,17 @@ class LioNas(IscsiNas):
 
     def clear(self):
         """Remove what there is of ours in LIO."""
-        for found in lio_configfs.listed("nas1"):
-            lio_configfs.shut(found.iqn, 30)
-            lio_targets.remove("nas1", found.iqn)
-        lio_backstores.sweep("nas1")
+        for found in configfs.listed("nas1"):
+            configfs.shut(found.iqn, 30)
+            targets.remove("nas1", found.iqn)
+        backstores.sweep("nas1")
 
 
 def ours():
     """What there is of ours in LIO: targets, backstores and their HBAs."""
-    hbas = [name for name in lio_configfs.names(lio_configfs.CORE) if name.rpartition("_")[2].isdigit()]
-    return [found.iqn for found in lio_configfs.listed("nas1")] + [
-        name for name in hbas if int(name.rpartition("_")[2]) >= lio_backstores.FIRST_INDEX
+    hbas = [name for name in configfs.names(configfs.CORE) if name.rpartition("_")[2].isdigit()]
+    return [found.iqn for found in configfs.listed("nas1")] + [
+        name for name in hbas if int(name.rpartition("_")[2]) >= backstores.FIRST_INDEX
     ]
 
 
@@ -177,6 +177,6 @@ def killed_before(step, act, *args):
 
 def _changes_lio(event, facts):
     path = facts[1] if event == "os.symlink" else facts[0] if facts else None
-    if not str(path).startswith(lio_configfs.CONFIGFS):
+    if not str(path).startswith(configfs.CONFIGFS):
         return False
     return event in ("os.mkdir", "os.rmdir", "os.symlink", "os.remove") or (event == "open" and "w" in str(facts[1]))

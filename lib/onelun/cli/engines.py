@@ -30,7 +30,7 @@ def backend_of(name: str, pool: Pool) -> Backend:
 def exporter_of(nas: Nas) -> Exporter:
     """The exporter of a NAS, whose section is there (the configuration was refused otherwise)."""
     if nas.exporter == "lio":
-        from onelun.nas.exporters.lio import LioExporter
+        from onelun.nas.exporters.lio.exporter import LioExporter
 
         assert nas.lio is not None
         return LioExporter(nas.name, Portal(nas.lio.address, nas.lio.port))

@@ -13,11 +13,11 @@ import msgspec
 import onelun
 from onelun.command import Pipe, pipe
 from onelun.errors import Stalled, from_wire
-from onelun.nas.exporters.lio_worker import LENGTH, Answer, Request
+from onelun.nas.exporters.lio.worker import LENGTH, Answer, Request
 
 log = logging.getLogger(__name__)
 
-_MODULE = "onelun.nas.exporters.lio_worker"
+_MODULE = "onelun.nas.exporters.lio.worker"
 # A process that the kernel keeps costs little, but each is a request that will hang again.
 _MOST_STUCK = 8
 _LAST_WORDS_S = 1.0

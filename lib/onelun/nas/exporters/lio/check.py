@@ -9,7 +9,7 @@ from onelun.command import run
 from onelun.errors import CommandFailed, Unreachable
 from onelun.model import Portal
 from onelun.naming import IQN_PREFIX
-from onelun.nas.exporters import lio_configfs as configfs
+from onelun.nas.exporters.lio import configfs
 from onelun.nas.exporters.portal import address_lacks, port_taken
 
 _MODULES = ("configfs", "target_core_mod", "target_core_iblock", "target_core_file", "iscsi_target_mod")

@@ -1,6 +1,6 @@
 """The exporter `lio`: targets of LIO, the target service in the kernel.
 
-Nothing here touches LIO itself: worker processes do (lio_worker.py), because the kernel may wait for a session, or for a
+Nothing here touches LIO itself: worker processes do (worker.py), because the kernel may wait for a session, or for a
 device behind it, for as long as it likes. Changes are made one at a time, as rtslib wants it; only the ending of sessions,
 which is where the kernel waits, has workers of its own, so that one volume whose storage hangs keeps no other waiting.
 Targets are not saved anywhere: after a boot the agent makes them again from what it knows.
@@ -14,11 +14,12 @@ import logging
 from onelun.deadline import Deadline
 from onelun.errors import Busy, Stalled
 from onelun.model import Portal, Target
-from onelun.nas.exporters import lio_check, rules
+from onelun.nas.exporters import rules
 from onelun.nas.exporters.base import Exported, Exporter
 from onelun.nas.exporters.device import check_device
-from onelun.nas.exporters.lio_process import Workers
-from onelun.nas.exporters.lio_worker import Grow, List, Make, Remove, Shut
+from onelun.nas.exporters.lio import check
+from onelun.nas.exporters.lio.process import Workers
+from onelun.nas.exporters.lio.worker import Grow, List, Make, Remove, Shut
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,12 @@ class LioExporter(Exporter):
 
     async def check(self) -> list[str]:
         """See the base."""
-        return await lio_check.obstacles(self.portal)
+        return await check.obstacles(self.portal)
 
     async def export(self, target: Target) -> None:
         """See the base."""
         rules.check_target(self._nas, target)
-        await lio_check.load()
+        await check.load()
         await asyncio.to_thread(check_device, target)
         answer = await self._changes.ask(Make(self._nas, self.portal, target), self._request_s)
         log.info("export target=%s made=%s", target.iqn, answer.made)
@@ -56,14 +57,14 @@ class LioExporter(Exporter):
     async def grow(self, target: Target) -> None:
         """See the base."""
         rules.check_target(self._nas, target)
-        await lio_check.load()
+        await check.load()
         await asyncio.to_thread(check_device, target)
         await self._changes.ask(Grow(self._nas, target), self._request_s)
 
     async def unexport(self, iqn: str) -> None:
         """See the base."""
         rules.check_iqn(self._nas, iqn)
-        await lio_check.load()
+        await check.load()
         deadline = Deadline.after(self._fence_s)
         while True:
             try:
@@ -81,7 +82,7 @@ class LioExporter(Exporter):
 
     async def exports(self) -> dict[str, Exported]:
         """See the base."""
-        await lio_check.load()
+        await check.load()
         answer = await self._changes.ask(List(self._nas), self._request_s)
         return {found.iqn: found for found in answer.targets}
 

@@ -1,4 +1,4 @@
-"""Targets of LIO, made and removed by rtslib. Runs in lio_worker.py's process.
+"""Targets of LIO, made and removed by rtslib. Runs in worker.py's process.
 
 Each step is an "ensure", so a target left half-made by whatever ended an earlier run is completed, or removed, by the next.
 Until its portal group is enabled, which is the last step, a target admits nobody.
@@ -16,9 +16,8 @@ from rtslib_fb.utils import RTSLibError, normalize_wwn
 
 from onelun.errors import Busy, Conflict, NotFound, Rejected, Unreachable
 from onelun.model import Portal, Target
-from onelun.nas.exporters import lio_backstores as backstores
-from onelun.nas.exporters import lio_configfs as configfs
-from onelun.nas.exporters.lio_backstores import doing, reason
+from onelun.nas.exporters.lio import backstores, configfs
+from onelun.nas.exporters.lio.backstores import doing, reason
 from onelun.nas.exporters.portal import address_lacks, port_taken
 
 _ATTRIBUTES = {

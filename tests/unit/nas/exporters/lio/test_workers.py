@@ -11,8 +11,8 @@ import pytest
 
 from onelun.errors import Stalled
 from onelun.model import Portal
-from onelun.nas.exporters.lio_process import Workers
-from onelun.nas.exporters.lio_worker import LENGTH, List, Remove, Shut
+from onelun.nas.exporters.lio.process import Workers
+from onelun.nas.exporters.lio.worker import LENGTH, List, Remove, Shut
 from onelun.nas.exporters.portal import address_lacks, port_taken, portal_lacks
 
 ABSENT = "iqn.2026-11.io.onelun.nas-of-no-one:tank.one-1.e1"
@@ -91,7 +91,7 @@ async def test_closed_workers_end(workers):
 
 def start(parent):
     return subprocess.Popen(
-        [sys.executable, "-m", "onelun.nas.exporters.lio_worker", str(parent)],
+        [sys.executable, "-m", "onelun.nas.exporters.lio.worker", str(parent)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": "lib"},

@@ -1,7 +1,7 @@
 """The process in which LIO is changed: it may hang in the kernel for as long as the kernel likes, and only it.
 
 Requests come by stdin, answers go by stdout, one after the other, each as four bytes of length and JSON. It ends with its
-agent: at the end of stdin, and with it when it is killed. Run as `python -m onelun.nas.exporters.lio_worker PARENT`, where
+agent: at the end of stdin, and with it when it is killed. Run as `python -m onelun.nas.exporters.lio.worker PARENT`, where
 PARENT is the pid of the agent.
 """
 
@@ -19,8 +19,8 @@ import msgspec
 
 from onelun.errors import OnelunError, Unreachable
 from onelun.model import Portal, Target
-from onelun.nas.exporters import lio_configfs as configfs
 from onelun.nas.exporters.base import Exported
+from onelun.nas.exporters.lio import configfs
 
 LENGTH = struct.Struct(">I")
 _PR_SET_PDEATHSIG = 1
@@ -81,16 +81,16 @@ def answer(request: Request) -> Answer:
         return Answer()
     try:
         # Here, because most of this module needs no library: it takes as long to load as a target to make.
-        from onelun.nas.exporters import lio_targets
+        from onelun.nas.exporters.lio import targets
     except ImportError as error:
         raise Unreachable(f"the library rtslib-fb is not installed ({error}): pip install rtslib-fb") from error
     match request:
         case Make():
-            return Answer(made=lio_targets.make(request.nas, request.portal, request.target))
+            return Answer(made=targets.make(request.nas, request.portal, request.target))
         case Remove():
-            lio_targets.remove(request.nas, request.iqn)
+            targets.remove(request.nas, request.iqn)
         case Grow():
-            lio_targets.grow(request.nas, request.target)
+            targets.grow(request.nas, request.target)
     return Answer()
 
 

@@ -1,4 +1,4 @@
-"""Backstores of LIO: what stands behind its targets, shared by all targets of one volume. Runs in lio_worker.py's process.
+"""Backstores of LIO: what stands behind its targets, shared by all targets of one volume. Runs in worker.py's process.
 
 A backstore is named after its NAS and its volume's UUID. Ours have HBAs numbered from FIRST_INDEX, so that an HBA that is
 still, or already, empty is known to be ours too. Reservations are off: one would outlive the session that made it, and lock
@@ -20,8 +20,8 @@ from rtslib_fb.utils import RTSLibError
 
 from onelun.errors import CommandFailed, Conflict
 from onelun.model import Target
-from onelun.nas.exporters import lio_configfs as configfs
-from onelun.nas.exporters.lio_configfs import Backstore
+from onelun.nas.exporters.lio import configfs
+from onelun.nas.exporters.lio.configfs import Backstore
 
 FIRST_INDEX = 500_000
 
