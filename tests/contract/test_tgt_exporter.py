@@ -20,9 +20,9 @@ from tests.support.targets import RefusedError, TgtNas
 from onelun.errors import CommandFailed, Stalled, Unreachable
 from onelun.model import Portal, Target
 from onelun.naming import Source, target_account, target_iqn
-from onelun.nas.exporters.tgt import TgtExporter
-from onelun.nas.exporters.tgt_ipc import ControlSocket, Mode, Op
-from onelun.nas.exporters.tgt_listing import parse_accounts, parse_targets
+from onelun.nas.exporters.tgt.exporter import TgtExporter
+from onelun.nas.exporters.tgt.ipc import ControlSocket, Mode, Op
+from onelun.nas.exporters.tgt.listing import parse_accounts, parse_targets
 
 MIB = 1 << 20
 NODE1 = "iqn.2026-11.io.onelun.host:node1"

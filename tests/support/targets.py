@@ -15,7 +15,7 @@ from tests.support.tgt import PrivateTgtd, free_port
 from onelun.errors import NotFound, Rejected
 from onelun.model import Portal
 from onelun.nas.exporters.memory import MemoryExporter
-from onelun.nas.exporters.tgt import TgtExporter
+from onelun.nas.exporters.tgt.exporter import TgtExporter
 
 
 class RefusedError(Exception):

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onelun.errors import OnelunError
-from onelun.nas.exporters.tgt_ipc import ControlSocket, Mode, Op
-from onelun.nas.exporters.tgt_listing import parse_tids
+from onelun.nas.exporters.tgt.ipc import ControlSocket, Mode, Op
+from onelun.nas.exporters.tgt.listing import parse_tids
 
 _START_S = 10.0
 _END_S = 5.0

@@ -12,7 +12,7 @@ from tests.support.tgt import PrivateTgtd
 from onelun.errors import NotFound
 from onelun.model import Portal, Target
 from onelun.naming import Source, target_account, target_iqn
-from onelun.nas.exporters.tgt import TgtExporter
+from onelun.nas.exporters.tgt.exporter import TgtExporter
 from onelun.rpc import message as m
 from onelun.rpc.schema import Reply, Request
 

@@ -34,7 +34,7 @@ def exporter_of(nas: Nas) -> Exporter:
 
         assert nas.lio is not None
         return LioExporter(nas.name, Portal(nas.lio.address, nas.lio.port))
-    from onelun.nas.exporters.tgt import TgtExporter
+    from onelun.nas.exporters.tgt.exporter import TgtExporter
 
     assert nas.tgt is not None
     return TgtExporter(nas.name, nas.tgt.control, Portal(nas.tgt.address, nas.tgt.port))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelun.errors import ProtocolError
-from onelun.nas.exporters.tgt_listing import (
+from onelun.nas.exporters.tgt.listing import (
     parse_accounts,
     parse_connections,
     parse_targets,

@@ -22,8 +22,8 @@ from onelun.nas.exporters import rules
 from onelun.nas.exporters.base import Exported, Exporter
 from onelun.nas.exporters.device import check_device
 from onelun.nas.exporters.portal import portal_lacks
-from onelun.nas.exporters.tgt_ipc import Code, ControlSocket, Mode, Op, Refused
-from onelun.nas.exporters.tgt_listing import (
+from onelun.nas.exporters.tgt.ipc import Code, ControlSocket, Mode, Op, Refused
+from onelun.nas.exporters.tgt.listing import (
     Listed,
     parse_accounts,
     parse_connections,

@@ -1,0 +1,1 @@
+"""Targets of tgtd, by its control socket; `exporter.TgtExporter` is the door."""
