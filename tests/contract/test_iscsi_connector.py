@@ -1,7 +1,7 @@
 """What only the kernel's initiator can show: sessions that outlive their NAS, records, iscsid, and others on the same host.
 
 The twenty behaviours of initiators that are known from Cinder's os-brick, and where each is held to account here. M is
-tests/contract/test_connectors.py, U are the unit tests of iscsi_sysfs and iscsi_records.
+tests/contract/test_connectors.py, U are those in tests/unit/compute/connectors/iscsi.
 
  1 the order of steps             test_one_connect_is_one_login_and_no_discovery
  2 a session that exists          M connecting twice; test_a_session_with_an_old_secret_is_made_anew
@@ -54,7 +54,7 @@ from tests.support.iscsi_open import (
 from tests.support.requires import guest
 
 from onelun.compute.connectors.base import Export
-from onelun.compute.connectors.iscsi import IscsiConnector
+from onelun.compute.connectors.iscsi.connector import IscsiConnector
 from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OnelunError, Unreachable
 from onelun.model import Portal
 

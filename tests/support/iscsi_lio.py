@@ -17,7 +17,7 @@ from tests.support.tgt import free_port
 
 from onelun import model
 from onelun.compute.connectors.base import Export
-from onelun.compute.connectors.iscsi import IscsiConnector
+from onelun.compute.connectors.iscsi.connector import IscsiConnector
 
 
 class LioLab(Lab):

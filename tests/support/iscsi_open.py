@@ -21,9 +21,9 @@ from tests.support.iscsi import TgtLab
 from tests.support.requires import requires
 
 from onelun.compute.connectors.base import Export
-from onelun.compute.connectors.iscsi import IscsiConnector
-from onelun.compute.connectors.iscsi_admin import daemon_answers
-from onelun.compute.connectors.iscsi_records import iface_of
+from onelun.compute.connectors.iscsi.admin import daemon_answers
+from onelun.compute.connectors.iscsi.connector import IscsiConnector
+from onelun.compute.connectors.iscsi.records import iface_of
 
 NODES = "/etc/iscsi/nodes"
 _PIDFILE = "/run/iscsid.pid"

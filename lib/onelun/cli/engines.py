@@ -44,7 +44,7 @@ def connector_of(compute: Compute) -> Connector:
     """The connector of a compute node."""
     run = f"{run_dir(compute)}/targets"
     if compute.connector == "iscsi":
-        from onelun.compute.connectors.iscsi import IscsiConnector
+        from onelun.compute.connectors.iscsi.connector import IscsiConnector
 
         return IscsiConnector(run, node=compute.name)
     from onelun.compute.connectors.userspace import UserspaceConnector

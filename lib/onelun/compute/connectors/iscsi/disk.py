@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from onelun import command
-from onelun.compute.connectors import iscsi_inquiry as program
 from onelun.compute.connectors.base import Export
-from onelun.compute.connectors.iscsi_sysfs import RECOVERING, UP, Disk, Session, Sysfs, device_number
+from onelun.compute.connectors.iscsi import inquiry as program
+from onelun.compute.connectors.iscsi.sysfs import RECOVERING, UP, Disk, Session, Sysfs, device_number
 from onelun.compute.connectors.login import Identity, compare
 from onelun.deadline import Deadline
 from onelun.errors import CommandFailed, NotFound, Stalled, Unreachable

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tests.support.sysfs import build, put
 
-from onelun.compute.connectors.iscsi_disk import usable, waits
-from onelun.compute.connectors.iscsi_sysfs import Sysfs, device_number
+from onelun.compute.connectors.iscsi.disk import usable, waits
+from onelun.compute.connectors.iscsi.sysfs import Sysfs, device_number
 
 TGT = "devices/platform/host0/session7/target0:0:0"
 MIB = 1 << 20

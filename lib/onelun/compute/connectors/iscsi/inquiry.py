@@ -1,4 +1,4 @@
-"""What a SCSI disk says of itself now, as a program: `python iscsi_inquiry.py BSG_NODE` prints its size and its serial.
+"""What a SCSI disk says of itself now, as a program: `python inquiry.py BSG_NODE` prints its size and its serial.
 
 The kernel's own knowledge (sysfs, the block device's size) is of the moment when the disk appeared. The node of the
 generic SCSI layer (bsg, linux/bsg.h) is used and not the block device: a question that hangs on a dead path must not

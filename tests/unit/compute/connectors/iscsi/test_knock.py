@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from onelun.compute.connectors.base import Export
-from onelun.compute.connectors.iscsi_knock import knock, numeric
+from onelun.compute.connectors.iscsi.knock import knock, numeric
 from onelun.errors import NotFound, OnelunError, Rejected, Unreachable
 from onelun.model import Portal
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from onelun.compute.connectors.base import Export
-from onelun.compute.connectors.iscsi_records import Records, iface_of
+from onelun.compute.connectors.iscsi.records import Records, iface_of
 from onelun.errors import CommandFailed, Rejected
 from onelun.model import Portal
 

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Iterable
 
 from onelun.compute import devices
-from onelun.compute.connectors.iscsi_admin import Iscsiadm
-from onelun.compute.connectors.iscsi_disk import Disks, until, usable
-from onelun.compute.connectors.iscsi_notes import Note, Notes
-from onelun.compute.connectors.iscsi_records import Records
-from onelun.compute.connectors.iscsi_sysfs import UP, Disk, Session, Sysfs
+from onelun.compute.connectors.iscsi.admin import Iscsiadm
+from onelun.compute.connectors.iscsi.disk import Disks, until, usable
+from onelun.compute.connectors.iscsi.notes import Note, Notes
+from onelun.compute.connectors.iscsi.records import Records
+from onelun.compute.connectors.iscsi.sysfs import UP, Disk, Session, Sysfs
 from onelun.errors import Busy, CommandFailed, OnelunError
 from onelun.model import Portal
 

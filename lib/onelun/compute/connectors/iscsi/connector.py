@@ -13,15 +13,15 @@ import logging
 from contextlib import AsyncExitStack
 
 from onelun.compute import devices
-from onelun.compute.connectors import iscsi_check
 from onelun.compute.connectors.base import Connected, Connector, Export
-from onelun.compute.connectors.iscsi_admin import Iscsiadm
-from onelun.compute.connectors.iscsi_disk import Disks, set_readonly, until, usable, waits
-from onelun.compute.connectors.iscsi_knock import knock, numeric
-from onelun.compute.connectors.iscsi_notes import Note, Notes
-from onelun.compute.connectors.iscsi_records import Records, checked_target, iface_of
-from onelun.compute.connectors.iscsi_sessions import RECOVERY_S, Sessions
-from onelun.compute.connectors.iscsi_sysfs import Disk, Session, Sysfs
+from onelun.compute.connectors.iscsi import check
+from onelun.compute.connectors.iscsi.admin import Iscsiadm
+from onelun.compute.connectors.iscsi.disk import Disks, set_readonly, until, usable, waits
+from onelun.compute.connectors.iscsi.knock import knock, numeric
+from onelun.compute.connectors.iscsi.notes import Note, Notes
+from onelun.compute.connectors.iscsi.records import Records, checked_target, iface_of
+from onelun.compute.connectors.iscsi.sessions import RECOVERY_S, Sessions
+from onelun.compute.connectors.iscsi.sysfs import Disk, Session, Sysfs
 from onelun.errors import Conflict, NotFound, OnelunError, Unreachable
 from onelun.model import Portal
 
@@ -49,7 +49,7 @@ class IscsiConnector(Connector):
 
     async def check(self) -> list[str]:
         """See Connector."""
-        return await iscsi_check.troubles(self._sysfs, self._records, self._notes)
+        return await check.troubles(self._sysfs, self._records, self._notes)
 
     async def settle(self) -> None:
         """See Connector. Half-made is a session that nobody noted as verified, and a record without a session."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from onelun import command
-from onelun.compute.connectors.iscsi_admin import daemon_answers
-from onelun.compute.connectors.iscsi_notes import Notes
-from onelun.compute.connectors.iscsi_records import Records, available
-from onelun.compute.connectors.iscsi_sysfs import Sysfs
+from onelun.compute.connectors.iscsi.admin import daemon_answers
+from onelun.compute.connectors.iscsi.notes import Notes
+from onelun.compute.connectors.iscsi.records import Records, available
+from onelun.compute.connectors.iscsi.sysfs import Sysfs
 from onelun.errors import CommandFailed
 
 _NAME = "/etc/iscsi/initiatorname.iscsi"
