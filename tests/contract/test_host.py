@@ -18,7 +18,7 @@ from tests.support.iscsi import lab as make_lab
 
 from onelun.compute.agent import ComputeAgent, run_dir
 from onelun.compute.connectors.base import Export
-from onelun.compute.connectors.userspace import UserspaceConnector
+from onelun.compute.connectors.userspace.connector import UserspaceConnector
 from onelun.config import Compute, Limits
 from onelun.errors import Busy
 from onelun.rpc.job import Job
@@ -187,7 +187,7 @@ async def test_the_end_of_an_agents_process_interrupts_no_io(node: Node, number:
 _AGENT = """
 import asyncio, signal, sys
 from onelun.compute.connectors.base import Export
-from onelun.compute.connectors.userspace import UserspaceConnector
+from onelun.compute.connectors.userspace.connector import UserspaceConnector
 from onelun.model import Portal
 
 async def main():

@@ -16,7 +16,7 @@ from tests.support.tgt import PrivateTgtd, free_port
 
 from onelun.compute.connectors.base import Connector, Export
 from onelun.compute.connectors.memory import MemoryConnector
-from onelun.compute.connectors.userspace import UserspaceConnector
+from onelun.compute.connectors.userspace.connector import UserspaceConnector
 from onelun.model import Portal, Target
 
 SECRET = "secret-of-16-chr"

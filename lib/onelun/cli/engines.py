@@ -47,6 +47,6 @@ def connector_of(compute: Compute) -> Connector:
         from onelun.compute.connectors.iscsi.connector import IscsiConnector
 
         return IscsiConnector(run, node=compute.name)
-    from onelun.compute.connectors.userspace import UserspaceConnector
+    from onelun.compute.connectors.userspace.connector import UserspaceConnector
 
     return UserspaceConnector(run, node=compute.name)

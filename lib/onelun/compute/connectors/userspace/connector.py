@@ -16,10 +16,10 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from onelun.compute import devices
-from onelun.compute.connectors import bridge, loop
 from onelun.compute.connectors.base import Connected, Connector, Export
 from onelun.compute.connectors.login import Identity, identify
-from onelun.compute.connectors.needs import lacking
+from onelun.compute.connectors.userspace import bridge, loop
+from onelun.compute.connectors.userspace.needs import lacking
 from onelun.compute.processes import Daemon, end, lives, working_below
 from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OnelunError, Rejected, Unreachable
 

@@ -6,10 +6,10 @@ import sys
 
 from tests.support.requires import requires
 
-from onelun.compute.connectors import needs
-from onelun.compute.connectors.needs import lacking, lacking_nodes, lacking_programs
+from onelun.compute.connectors.userspace import needs
+from onelun.compute.connectors.userspace.needs import lacking, lacking_nodes, lacking_programs
 
-LIB = needs.__file__.removesuffix("/onelun/compute/connectors/needs.py")
+LIB = needs.__file__.removesuffix("/onelun/compute/connectors/userspace/needs.py")
 
 
 def test_programs_that_are_missing_are_named_once_a_package(tmp_path):
@@ -41,7 +41,7 @@ def test_a_qemu_without_its_iscsi_driver_is_named():
     drivers = [place for place in DRIVERS if os.path.isdir(place)]
     assert drivers, f"none of {DRIVERS} is there: tell this test where qemu's drivers are"
     hide = " && ".join(f"mount -t tmpfs none {place}" for place in drivers)
-    ask = "import asyncio; from onelun.compute.connectors.needs import lacking; print(asyncio.run(lacking('/nowhere')))"
+    ask = "import asyncio; from onelun.compute.connectors.userspace.needs import lacking; print(asyncio.run(lacking('/nowhere')))"
 
     said = subprocess.run(
         [
