@@ -8,7 +8,6 @@ cancelled: it could leave a device suspended, with all I/O of the pool behind it
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
@@ -88,7 +87,7 @@ class Lvm:
     async def alone(self, step: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         """Run a step as the only one that changes the volume group.
 
-        Cancelled while it waits for its turn, it never begins; cancelled later, it ends first.
+        Cancelled while it waits for its turn, it never begins; cancelled later, it ends first, or goes on alone after 10 s.
         """
         await self._changing.acquire()
         running = asyncio.ensure_future(step())
@@ -96,8 +95,9 @@ class Lvm:
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.shield(asyncio.wait_for(asyncio.gather(running, return_exceptions=True), _CANCEL_S))
+            # Its outcome is the caller's no more. Not wait_for: that would cancel the step, and kill its command.
+            running.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.wait([running], timeout=_CANCEL_S)
             raise
 
     async def _tried(self, *argv: str, timeout_s: float) -> command.Result:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from onelun.errors import ProtocolError
+from onelun.nas.backends.lvm import tool
 from onelun.nas.backends.lvm.devices import PoolStatus, read_status
 from onelun.nas.backends.lvm.tool import Lvm, Shared
 from onelun.nas.backends.lvm.usage import Taken, parsed
@@ -137,6 +138,34 @@ async def test_changes_run_one_at_a_time_and_a_begun_one_ends_when_its_caller_is
     assert begun.cancelled()
     assert waiting.cancelled()
     assert done == ["begun", "later"]
+
+
+async def test_a_change_that_takes_long_is_left_to_itself_and_not_killed(monkeypatch):
+    monkeypatch.setattr(tool, "_CANCEL_S", 0.05)
+    lvm = Lvm("tank", "vg", udev_s=1.0)
+    done = []
+    began, go = asyncio.Event(), asyncio.Event()
+
+    async def step():
+        began.set()
+        await go.wait()
+        done.append("step")
+
+    async def after():
+        done.append("after")
+
+    begun = asyncio.create_task(lvm.alone(step))
+    await began.wait()
+    begun.cancel()
+    await asyncio.wait([begun], timeout=5)
+    later = asyncio.create_task(lvm.alone(after))
+    await asyncio.sleep(0.01)
+
+    assert begun.cancelled()
+    assert done == []
+    go.set()
+    await asyncio.wait_for(later, 5)
+    assert done == ["step", "after"]
 
 
 async def test_a_change_that_failed_lets_the_next_one_run():
