@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from onelun import command
 from onelun.driver import fetch
+from onelun.ending import to_its_end
 from onelun.errors import CommandFailed, OutOfSpace, Rejected
 
 GIB = 1 << 30
@@ -47,12 +48,7 @@ def staged(directory: str) -> Iterator[int]:
 
 async def in_thread(function: Callable[..., _T], *arguments: object) -> _T:
     """Call `function` in a thread, and never leave it running with descriptors that the caller goes on to close."""
-    working = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait((working,))
-        raise
+    return await to_its_end(asyncio.to_thread(function, *arguments), wait_s=None)
 
 
 def proxies() -> dict[str, str]:

@@ -11,6 +11,7 @@ import time
 
 from onelun import command
 from onelun.compute.connectors.base import Export
+from onelun.ending import to_its_end
 from onelun.errors import CommandFailed, NotFound, OnelunError, Rejected, Unreachable
 from onelun.model import Portal
 
@@ -45,13 +46,8 @@ class Iscsiadm:
         Cancelled, it waits for the end of the login, which iscsid would finish in any case. Raises Rejected (account or
         secret), NotFound (no record), Unreachable (no answer in time), CommandFailed (iscsid, iscsi_tcp missing).
         """
-        running = asyncio.create_task(self._run(*_record(export.iqn, portal), "--login", timeout_s=_LOGIN_S))
-        try:
-            result = await asyncio.shield(running)
-        except asyncio.CancelledError:
-            with contextlib.suppress(OnelunError):
-                await running
-            raise
+        login = self._run(*_record(export.iqn, portal), "--login", timeout_s=_LOGIN_S)
+        result = await to_its_end(login, wait_s=None)
         if result.status not in (_OK, _EXISTS):
             raise _failure(export, portal, result)
 

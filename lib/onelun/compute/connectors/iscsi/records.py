@@ -16,7 +16,8 @@ import re
 import shutil
 
 from onelun.compute.connectors.base import Export
-from onelun.errors import CommandFailed, OnelunError, Rejected
+from onelun.ending import to_its_end
+from onelun.errors import CommandFailed, Rejected
 from onelun.model import Portal
 
 # A word of one of these ends up as a path, or as the rest of a line.
@@ -63,13 +64,7 @@ class Records:
 
     async def make(self, export: Export, portal: Portal) -> None:
         """Like `put`, which waits for the disk, beside the event loop. Cancelled, it is finished first."""
-        writing = asyncio.create_task(asyncio.to_thread(self.put, export, portal))
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            with contextlib.suppress(OnelunError):
-                await writing
-            raise
+        await to_its_end(asyncio.to_thread(self.put, export, portal), wait_s=None)
 
     def put(self, export: Export, portal: Portal) -> None:
         """Make the record by which iscsid logs in to the target at `portal` (numeric). An earlier one of ours goes.

@@ -7,13 +7,13 @@ destroys a volume. Growing or destroying does not reach a target that is still t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from onelun.ending import to_its_end
 from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Progress
@@ -25,8 +25,6 @@ _Result = TypeVar("_Result")
 
 # So many copies and steps at once. The threads are the pool's own: one that hangs starves nobody else.
 _THREADS = 32
-# A cancelled step ends at its next piece; one that is stuck in the kernel is left to it after this.
-_CANCEL_S = 10.0
 
 
 class FileBackend(Backend):
@@ -164,14 +162,10 @@ class FileBackend(Backend):
         return await self._run(lambda: self._steps.usage(volume))
 
     async def _run(self, step: Callable[[], _Result], stop: threading.Event | None = None) -> _Result:
-        """Run a step in a thread. Cancelled, it returns when the step has ended, so that nothing goes on behind the caller."""
+        """Run a step in a thread. Cancelled, it returns when the step has ended; one that can stop early is told to `stop`."""
         running = asyncio.get_running_loop().run_in_executor(self._threads, step)
         try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            if stop is not None:
-                stop.set()
-            # Its outcome is the caller's no more; waiting for it must not be cancelled either.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.shield(asyncio.wait_for(asyncio.gather(running, return_exceptions=True), _CANCEL_S))
-            raise
+            return await to_its_end(running, hurry=stop.set if stop is not None else None)
+        finally:
+            # What still waits for a thread when nobody waits for it never begins.
+            running.cancel()

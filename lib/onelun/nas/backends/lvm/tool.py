@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from onelun import command
+from onelun.ending import to_its_end
 from onelun.errors import Busy, CommandFailed, NotFound, OnelunError, OutOfSpace, ProtocolError
 
 _Result = TypeVar("_Result")
@@ -22,8 +23,6 @@ _Result = TypeVar("_Result")
 # What is not a copy is answered within 120 s; a killed LVM command is worse than a late one.
 _REPORT_S = 60.0
 _CHANGE_S = 100.0
-# A cancelled step ends with its commands; one that is stuck in the kernel is left to it after this.
-_CANCEL_S = 10.0
 # Backups of the metadata stay; the archive would keep a copy of it for each change, and there are many.
 _SETTINGS = ("--config", "backup { archive = 0 }")
 # Cinder retries LVM's commands when they die of SIGSEGV (status 139 in a shell), which they sometimes do.
@@ -87,18 +86,12 @@ class Lvm:
     async def alone(self, step: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         """Run a step as the only one that changes the volume group.
 
-        Cancelled while it waits for its turn, it never begins; cancelled later, it ends first, or goes on alone after 10 s.
+        Cancelled while it waits for its turn, it never begins; cancelled later, it ends first (see `to_its_end`).
         """
         await self._changing.acquire()
         running = asyncio.ensure_future(step())
         running.add_done_callback(lambda _: self._changing.release())
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            # Its outcome is the caller's no more. Not wait_for: that would cancel the step, and kill its command.
-            running.add_done_callback(lambda task: task.cancelled() or task.exception())
-            await asyncio.wait([running], timeout=_CANCEL_S)
-            raise
+        return await to_its_end(running)
 
     async def _tried(self, *argv: str, timeout_s: float) -> command.Result:
         for left in reversed(range(_TRIES)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from onelun.ending import to_its_end
 from onelun.errors import NotFound
 from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
@@ -21,8 +22,8 @@ from onelun.nas.backends.zfs.places import NEW, TRASH, is_name, is_uuid
 from onelun.nas.backends.zfs.removal import Removal
 from onelun.nas.backends.zfs.repair import Repair
 from onelun.nas.backends.zfs.snapshots import Snapshots
-from onelun.nas.backends.zfs.steps import Turns, whole
 from onelun.nas.backends.zfs.tree import Entry, Seen, Tree
+from onelun.nas.backends.zfs.turns import Turns
 from onelun.nas.backends.zfs.volumes import VISIBLE, Volumes
 
 _PLACES = {State.BUILDING: NEW, State.TRASH: TRASH}
@@ -62,7 +63,7 @@ class ZfsBackend(Backend):
                 await self._repair.finish()
                 self._repaired = True
 
-        await whole(step())
+        await to_its_end(step())
 
     async def take(self, agent: str) -> None:
         """See the base."""
@@ -107,7 +108,7 @@ class ZfsBackend(Backend):
     async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
         """See the base. Blocks are given when they are written: OutOfSpace is only said of more than the pool has in all."""
         rules.check_new(name, uuid, size_bytes)
-        return await whole(self._volumes.create(name, uuid, size_bytes, owner))
+        return await to_its_end(self._volumes.create(name, uuid, size_bytes, owner))
 
     async def clone(
         self,
@@ -122,7 +123,7 @@ class ZfsBackend(Backend):
     ) -> Volume:
         """See the base. Nothing is copied."""
         rules.check_new(name, uuid, size_bytes)
-        volume = await whole(self._volumes.clone(origin, name, uuid, size_bytes, owner, snapshot))
+        volume = await to_its_end(self._volumes.clone(origin, name, uuid, size_bytes, owner, snapshot))
         progress(volume.size_bytes, volume.size_bytes)
         return volume
 
@@ -134,23 +135,23 @@ class ZfsBackend(Backend):
             if known is None:
                 raise NotFound(f"pool {self.pool} has no volume {uuid} to publish")
             name = known.name
-        return await whole(self._turns.within(name, self._volumes.publish(uuid, replace)))
+        return await to_its_end(self._turns.within(name, self._volumes.publish(uuid, replace)))
 
     async def record(self, volume: Volume) -> Volume:
         """See the base."""
-        return await whole(self._volumes.record(volume))
+        return await to_its_end(self._volumes.record(volume))
 
     async def grow(self, volume: Volume, size_bytes: int) -> Volume:
         """See the base."""
-        return await whole(self._volumes.grow(volume, size_bytes))
+        return await to_its_end(self._volumes.grow(volume, size_bytes))
 
     async def trash(self, volume: Volume) -> None:
         """See the base."""
-        await whole(self._turns.within(volume.name, self._volumes.trash(volume)))
+        await to_its_end(self._turns.within(volume.name, self._volumes.trash(volume)))
 
     async def destroy(self, volume: Volume) -> None:
         """See the base. While clones of it live its dataset stays, out of sight, with what they share of it."""
-        await whole(self._turns.within(volume.name, self._volumes.destroy(volume)))
+        await to_its_end(self._turns.within(volume.name, self._volumes.destroy(volume)))
 
     async def purge(self, older_than: float) -> int:
         """See the base. What waited for clones that are gone now is destroyed too."""
@@ -161,7 +162,7 @@ class ZfsBackend(Backend):
     async def snapshot(self, volume: Volume, name: str) -> Snapshot:
         """See the base."""
         rules.check_snapshot(name)
-        return await whole(self._snapshots.make(await self._ready(volume), name))
+        return await to_its_end(self._snapshots.make(await self._ready(volume), name))
 
     async def snapshots(self, volume: Volume) -> list[Snapshot]:
         """See the base."""
@@ -174,14 +175,14 @@ class ZfsBackend(Backend):
         async def step() -> Volume:
             return await self._snapshots.revert(await self._ready(volume), name)
 
-        return await whole(self._turns.within(volume.name, step()))
+        return await to_its_end(self._turns.within(volume.name, step()))
 
     async def delete_snapshot(self, volume: Volume, name: str) -> None:
         """See the base."""
         seen = await self._seek(volume)
         self._owned.check(seen)
         if (entry := seen.by_uuid(volume.uuid)) is not None:
-            await whole(self._snapshots.delete(entry, name))
+            await to_its_end(self._snapshots.delete(entry, name))
 
     def device(self, volume: Volume) -> str:
         """The path that udev makes for the zvol; publishing and trashing change it."""

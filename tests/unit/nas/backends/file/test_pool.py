@@ -8,13 +8,16 @@ import os
 import stat
 import threading
 import uuid as uuids
+from functools import partial
 
 import pytest
 from tests.support.crashes import each_crash
 from tests.support.filesystems import mounted
 
+from onelun.ending import to_its_end
 from onelun.errors import CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
 from onelun.model import Kind, Owner, State
+from onelun.nas.backends.file import backend as filebackend
 from onelun.nas.backends.file import pool as filepool
 from onelun.nas.backends.file import sidecar
 from onelun.nas.backends.file import tree as filetree
@@ -447,6 +450,26 @@ async def test_a_cancelled_step_goes_on_behind_nobody(path, monkeypatch):
         await publishing
 
     assert (await backend.find("one-7")).state is State.READY
+
+
+async def test_a_step_that_no_thread_has_begun_when_its_caller_is_gone_never_begins(path, monkeypatch):
+    monkeypatch.setattr(filebackend, "to_its_end", partial(to_its_end, wait_s=0.05))
+    backend = FileBackend("tank", str(path))
+    await backend.open(AGENT, None)
+    built = await backend.create("one-7", new(), MIB, PLAIN)
+    go_on = threading.Event()
+    for _ in range(backend._threads._max_workers):
+        backend._threads.submit(go_on.wait, 10)
+
+    publishing = asyncio.create_task(backend.publish(built.uuid))
+    await asyncio.sleep(0)
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
+    go_on.set()
+    await asyncio.to_thread(backend._threads.shutdown)
+
+    assert (await FileBackend("tank", str(path)).find_uuid(built.uuid)).state is State.BUILDING
 
 
 def test_only_names_of_ours_are_taken_for_volumes(pool, path):

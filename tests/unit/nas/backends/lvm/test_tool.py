@@ -1,9 +1,11 @@
 """LVM's commands one at a time, readings that are shared, and what the kernel's and thin_ls's lists mean."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
+from onelun.ending import to_its_end
 from onelun.errors import ProtocolError
 from onelun.nas.backends.lvm import tool
 from onelun.nas.backends.lvm.devices import PoolStatus, read_status
@@ -141,7 +143,7 @@ async def test_changes_run_one_at_a_time_and_a_begun_one_ends_when_its_caller_is
 
 
 async def test_a_change_that_takes_long_is_left_to_itself_and_not_killed(monkeypatch):
-    monkeypatch.setattr(tool, "_CANCEL_S", 0.05)
+    monkeypatch.setattr(tool, "to_its_end", partial(to_its_end, wait_s=0.05))
     lvm = Lvm("tank", "vg", udev_s=1.0)
     done = []
     began, go = asyncio.Event(), asyncio.Event()

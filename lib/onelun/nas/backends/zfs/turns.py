@@ -1,4 +1,4 @@
-"""Rows of acts that belong together: not broken off in the middle, and not seen in the middle under the volume's name."""
+"""Rows of acts that belong together: not seen in the middle under the volume's name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
-
-# A cancelled row of acts ends in a moment; one whose zpool hangs is left to it after this.
-_CANCEL_S = 10.0
 
 
 class Turns:
@@ -33,15 +30,3 @@ class Turns:
         """Do the step as the one for `name`."""
         async with self.of(name):
             return await step
-
-
-async def whole(step: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run the step to its end, also when the caller is cancelled meanwhile."""
-    running = asyncio.ensure_future(step)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        # Its outcome is the caller's no more.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(asyncio.gather(running, return_exceptions=True)), _CANCEL_S)
-        raise
