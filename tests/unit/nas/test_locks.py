@@ -8,11 +8,18 @@ from onelun.errors import Busy, Cancelled
 from onelun.nas.locks import Locks
 
 
-async def _work(locks, log, name, *keys, shared=(), hold_s=0.01, **how):
+async def _work(locks, log, name, *keys, shared=(), hold_s=0.01, go=None, **how):
+    """Work that takes `hold_s`, or lasts until `go` is set."""
     async with locks.hold(*keys, shared=shared, **how):
         log.append(f"{name} in")
-        await asyncio.sleep(hold_s)
+        await (go.wait() if go is not None else asyncio.sleep(hold_s))
         log.append(f"{name} out")
+
+
+async def _in_line(locks, name, count):
+    async with asyncio.timeout(5):
+        while len(locks._lines.get(name, ())) != count:
+            await asyncio.sleep(0)
 
 
 async def test_work_on_one_volume_runs_in_order_of_arrival():
@@ -52,7 +59,7 @@ async def test_a_removal_ends_earlier_work_that_may_be_ended():
     locks, log = Locks(), []
     copy = asyncio.create_task(_work(locks, log, "copy", "a", hold_s=30, preemptible=True))
     waiting = asyncio.create_task(_work(locks, log, "map", "a", preemptible=True))
-    await asyncio.sleep(0.01)
+    await _in_line(locks, "a", 2)
 
     await _work(locks, log, "delete", "a", preempts=True)
 
@@ -63,14 +70,16 @@ async def test_a_removal_ends_earlier_work_that_may_be_ended():
 
 
 async def test_a_removal_waits_for_work_that_may_not_be_ended():
-    locks, log = Locks(), []
-    finish = asyncio.create_task(_work(locks, log, "finish", "a", hold_s=0.05))
-    await asyncio.sleep(0.01)
+    locks, log, go = Locks(), [], asyncio.Event()
+    finish = asyncio.create_task(_work(locks, log, "finish", "a", go=go))
+    await _in_line(locks, "a", 1)
 
-    await _work(locks, log, "delete", "a", preempts=True)
+    delete = asyncio.create_task(_work(locks, log, "delete", "a", preempts=True))
+    await _in_line(locks, "a", 2)
+    go.set()
+    await asyncio.gather(finish, delete)
 
     assert log == ["finish in", "finish out", "delete in", "delete out"]
-    await finish
 
 
 async def test_a_removal_gives_up_on_work_that_does_not_end():
@@ -86,7 +95,7 @@ async def test_a_removal_gives_up_on_work_that_does_not_end():
                     continue
 
     work = asyncio.create_task(stuck())
-    await asyncio.sleep(0.01)
+    await _in_line(locks, "a", 1)
 
     with pytest.raises(Busy, match="did not end"):
         async with locks.hold("a", preempts=True):
@@ -97,14 +106,17 @@ async def test_a_removal_gives_up_on_work_that_does_not_end():
 
 
 async def test_a_cancelled_waiter_leaves_the_line():
-    locks, log = Locks(), []
-    first = asyncio.create_task(_work(locks, log, "first", "a", hold_s=0.05))
-    await asyncio.sleep(0.01)
-    second = asyncio.create_task(_work(locks, log, "second", "a"))
-    third = asyncio.create_task(_work(locks, log, "third", "a"))
-    await asyncio.sleep(0.01)
+    locks, log, go = Locks(), [], asyncio.Event()
+    first, second, third = (
+        asyncio.create_task(_work(locks, log, name, "a", go=go)) for name in ("first", "second", "third")
+    )
+    await _in_line(locks, "a", 3)
 
     second.cancel()
+    await _in_line(locks, "a", 2)
+    assert log == ["first in"]
+    go.set()
     await asyncio.gather(first, third)
 
+    assert second.cancelled()
     assert log == ["first in", "first out", "third in", "third out"]
