@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -142,4 +143,9 @@ async def test_a_process_that_ignores_the_request_is_killed(tmp_path: Path) -> N
 
 def start(marker: str, script: str = "") -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-I", "-S", "-c", f"import signal, time; {script} time.sleep(60)", marker]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE)
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    # The kernel lets the parent go on a moment before the arguments can be read.
+    limit = time.monotonic() + 5
+    while marker not in Path(f"/proc/{child.pid}/cmdline").read_text() and time.monotonic() < limit:
+        time.sleep(0.001)
+    return child
