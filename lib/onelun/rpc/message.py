@@ -35,41 +35,35 @@ from onelun.rpc.to_compute import (
     ZvolsSynced,
 )
 from onelun.rpc.to_either import Cancel, Cancelling, Hello, HelloIs, Status, StatusIs
-from onelun.rpc.to_nas import (
-    AbortImport,
-    CloneZvol,
+from onelun.rpc.to_nas.connections import (
     ConnectionInitialized,
     ConnectionTerminated,
-    CreateZvol,
-    DelZvol,
-    DiskRemoved,
-    FindPlacements,
+    InitializeConnection,
+    TerminateConnection,
+)
+from onelun.rpc.to_nas.imports import (
+    AbortImport,
     FinishImport,
     ImportAborted,
     ImportFinished,
     ImportRenewed,
     ImportZvol,
-    InitializeConnection,
-    ListZvols,
-    MapZvol,
-    PlacementList,
-    PoolCapacity,
-    PoolCapacityIs,
-    RemoveDisk,
     RenewImport,
+    ZvolImporting,
+)
+from onelun.rpc.to_nas.listing import FindPlacements, ListZvols, PlacementList, PoolCapacity, PoolCapacityIs, ZvolList
+from onelun.rpc.to_nas.mapping import DiskRemoved, MapZvol, RemoveDisk, UnmapZvol, ZvolMapped, ZvolUnmapped
+from onelun.rpc.to_nas.volumes import (
+    CloneZvol,
+    CreateZvol,
+    DelZvol,
     ResizeZvol,
     SaveZvol,
-    TerminateConnection,
-    UnmapZvol,
     ZvolCloned,
     ZvolCreated,
     ZvolDeleted,
-    ZvolImporting,
-    ZvolList,
-    ZvolMapped,
     ZvolResized,
     ZvolSaved,
-    ZvolUnmapped,
 )
 
 GIB = 1 << 30

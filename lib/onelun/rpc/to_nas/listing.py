@@ -1,0 +1,49 @@
+"""Requests to a NAS that only ask. `list_zvols` is the seed's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onelun.rpc.schema import Reply, Request
+
+
+class ListZvols(Request, tag="list_zvols", frozen=True):
+    """List volumes with their mappings: the one called `name`, or all."""
+
+    name: str = ""
+    zpool: str | None = None
+
+
+class ZvolList(Reply, tag="zvol_list", frozen=True):
+    """`body` has one object a volume: zvol, zpool, uuid, size_bytes, state, kind, remotehost, iscsi_target, attachments."""
+
+    body: list[dict[str, Any]]
+
+
+class FindPlacements(Request, tag="find_placements", frozen=True):
+    """Which volumes stand behind a VM's disks, by any of VM, disk and path."""
+
+    cloud: str
+    vm: int | None = None
+    disk: int | None = None
+    path: str | None = None
+
+
+class PlacementList(Reply, tag="placement_list", frozen=True):
+    """`body` has one object a placement: vm, disk, path, host, zpool, zvol, uuid, kind."""
+
+    body: list[dict[str, Any]]
+
+
+class PoolCapacity(Request, tag="pool_capacity", frozen=True):
+    """What a pool can give."""
+
+    zpool: str
+
+
+class PoolCapacityIs(Reply, tag="pool_capacity_is", frozen=True):
+    """Bytes; `free_bytes` is what a new volume may take below the high-water mark."""
+
+    total_bytes: int
+    used_bytes: int
+    free_bytes: int
