@@ -45,7 +45,7 @@ class MemoryPool(Pool):
 
     @contextlib.contextmanager
     def _filled(self):
-        kept = self.backend._kept
+        kept = self.backend._shelf.by_uuid
         uuid = str(uuids.uuid4())
         volume = Volume("tank", "filler", uuid, 240 * MIB, State.BUILDING, Owner(kind=Kind.PLAIN))
         self.backend._build(volume.name, uuid, volume.size_bytes, volume.owner, None)

@@ -61,7 +61,7 @@ async def test_a_call_that_is_to_fail_does_nothing_or_has_done_its_work(pool, lo
 
 
 async def test_what_was_true_as_a_call_began_is_seen(pool, log):
-    log.watch = lambda: len(pool.inner._kept)
+    log.watch = lambda: len(pool.inner._shelf.by_uuid)
 
     await pool.create("one-1", UUID, 512, PLAIN)
     await pool.publish(UUID)

@@ -1,42 +1,21 @@
 """A backend in memory, for tests and trials: real volumes with real bytes, gone with the object.
 
-One object is one pool. Clones and snapshots share blocks with their origin until one side writes (blocks.py).
+One object is one pool. Clones and snapshots share blocks with their origin until one side writes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import msgspec
 
-from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
+from onelun.errors import Conflict, NotFound, Rejected
 from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Progress
-from onelun.nas.backends.memory.blocks import Blocks, bytes_alone, bytes_of, read, written
-
-_VISIBLE = (State.READY, State.DELETING)
-
-
-@dataclass
-class _Moment:
-    snapshot: Snapshot
-    blocks: Blocks
-
-
-@dataclass
-class _Kept:
-    volume: Volume
-    blocks: Blocks = field(default_factory=dict)
-    trashed_at: float = 0.0
-    moments: dict[str, _Moment] = field(default_factory=dict)
-
-    def layers(self) -> list[Blocks]:
-        """The volume's own blocks and those of its snapshots."""
-        return [self.blocks, *(moment.blocks for moment in self.moments.values())]
+from onelun.nas.backends.memory.blocks import bytes_of
+from onelun.nas.backends.memory.kept import Moment, Shelf
 
 
 class MemoryBackend(Backend):
@@ -44,12 +23,11 @@ class MemoryBackend(Backend):
 
     def __init__(self, pool: str, total_bytes: int = 1 << 40) -> None:
         self.pool = pool
-        self._total = total_bytes
+        self._shelf = Shelf(pool, total_bytes)
         self._owner: str | None = None
         self._cloud: str | None = None
         self._serial = 0
         self._agent: str | None = None
-        self._kept: dict[str, _Kept] = {}
 
     async def check(self, agent: str, cloud: str | None) -> list[str]:
         """See the base."""
@@ -82,28 +60,29 @@ class MemoryBackend(Backend):
 
     async def capacity(self) -> Capacity:
         """See the base."""
-        used = bytes_of(self._layers())
-        return Capacity(total_bytes=self._total, used_bytes=used, free_bytes=max(0, self._total - used))
+        used, total = self._shelf.used_bytes(), self._shelf.total_bytes
+        return Capacity(total_bytes=total, used_bytes=used, free_bytes=max(0, total - used))
 
     async def volumes(self) -> list[Volume]:
         """See the base."""
-        return [kept.volume for kept in self._kept.values()]
+        return [kept.volume for kept in self._shelf.by_uuid.values()]
 
     async def find(self, name: str) -> Volume | None:
         """See the base."""
-        return next((kept.volume for kept in self._kept.values() if _shows(kept.volume, name)), None)
+        kept = self._shelf.named(name)
+        return kept.volume if kept is not None else None
 
     async def find_uuid(self, uuid: str) -> Volume | None:
         """See the base."""
-        return self._kept[uuid].volume if uuid in self._kept else None
+        return self._shelf.by_uuid[uuid].volume if uuid in self._shelf.by_uuid else None
 
     async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
         """See the base."""
         rules.check_new(name, uuid, size_bytes)
         self._check_owned()
-        if uuid in self._kept:
-            rules.check_same(self._kept[uuid].volume, name, size_bytes, owner, None)
-            return self._kept[uuid].volume
+        if uuid in self._shelf.by_uuid:
+            rules.check_same(self._shelf.by_uuid[uuid].volume, name, size_bytes, owner, None)
+            return self._shelf.by_uuid[uuid].volume
         return self._build(name, uuid, size_bytes, owner, None)
 
     async def clone(
@@ -120,11 +99,11 @@ class MemoryBackend(Backend):
         """See the base."""
         rules.check_new(name, uuid, size_bytes)
         self._check_owned()
-        present = self._kept.get(uuid)
+        present = self._shelf.by_uuid.get(uuid)
         if present is not None and present.volume.state is not State.BUILDING:
             rules.check_same(present.volume, name, size_bytes, owner, origin.uuid)
             return present.volume
-        source = self._kept.get(origin.uuid)
+        source = self._shelf.by_uuid.get(origin.uuid)
         moment = source.moments.get(snapshot) if source is not None and snapshot is not None else None
         if snapshot is not None and moment is None:
             raise rules.no_snapshot(origin, snapshot)
@@ -135,35 +114,35 @@ class MemoryBackend(Backend):
         volume = self._build(name, uuid, size_bytes, owner, origin.uuid)
         # Where a copy would take time a caller may be cancelled; so it may be here.
         await asyncio.sleep(0)
-        self._kept[uuid].blocks = dict(content)
+        self._shelf.by_uuid[uuid].blocks = dict(content)
         progress(of_bytes or source.volume.size_bytes, of_bytes or source.volume.size_bytes)
         return volume
 
     async def publish(self, uuid: str, *, replace: str | None = None) -> Volume:
         """See the base."""
         self._check_owned()
-        kept = self._kept.get(uuid)
+        kept = self._shelf.by_uuid.get(uuid)
         if kept is None or kept.volume.state is State.TRASH:
             raise NotFound(f"pool {self.pool} has no volume {uuid} to publish")
         if kept.volume.state is State.BUILDING:
-            holder = await self.find(kept.volume.name)
-            rules.check_free(self.pool, kept.volume.name, holder, replace)
+            holder = self._shelf.named(kept.volume.name)
+            rules.check_free(self.pool, kept.volume.name, holder.volume if holder is not None else None, replace)
             if holder is not None:
-                self._to_trash(self._kept[holder.uuid])
+                holder.to_trash()
             kept.volume = msgspec.structs.replace(kept.volume, state=State.READY)
         return kept.volume
 
     async def record(self, volume: Volume) -> Volume:
         """See the base."""
         self._check_owned()
-        kept = self._present(volume)
+        kept = self._shelf.present(volume)
         kept.volume = rules.recorded(kept.volume, volume)
         return kept.volume
 
     async def grow(self, volume: Volume, size_bytes: int) -> Volume:
         """See the base."""
         self._check_owned()
-        kept = self._present(volume)
+        kept = self._shelf.present(volume)
         rules.check_grown(kept.volume, size_bytes)
         self._check_room(kept.volume.name, size_bytes)
         kept.volume = msgspec.structs.replace(kept.volume, size_bytes=size_bytes)
@@ -172,42 +151,42 @@ class MemoryBackend(Backend):
     async def trash(self, volume: Volume) -> None:
         """See the base."""
         self._check_owned()
-        kept = self._kept.get(volume.uuid)
-        if kept is not None and kept.volume.state in _VISIBLE:
-            self._to_trash(kept)
+        kept = self._shelf.by_uuid.get(volume.uuid)
+        if kept is not None and kept.visible():
+            kept.to_trash()
 
     async def destroy(self, volume: Volume) -> None:
         """See the base; nothing knows who reads it, so Busy is never raised."""
         self._check_owned()
-        self._kept.pop(volume.uuid, None)
+        self._shelf.by_uuid.pop(volume.uuid, None)
 
     async def purge(self, older_than: float) -> int:
         """See the base."""
         self._check_owned()
-        trash = [kept for kept in self._kept.values() if kept.volume.state is State.TRASH]
+        trash = [kept for kept in self._shelf.by_uuid.values() if kept.volume.state is State.TRASH]
         overdue = [kept.volume.uuid for kept in trash if kept.trashed_at < older_than]
         for uuid in overdue:
-            del self._kept[uuid]
+            del self._shelf.by_uuid[uuid]
         return len(overdue)
 
     async def snapshot(self, volume: Volume, name: str) -> Snapshot:
         """See the base."""
         rules.check_snapshot(name)
         self._check_owned()
-        kept = self._ready(volume)
+        kept = self._shelf.ready(volume)
         if name not in kept.moments:
             snapshot = Snapshot(name=name, made_at=time.time(), size_bytes=kept.volume.size_bytes)
-            kept.moments[name] = _Moment(snapshot, dict(kept.blocks))
-        return self._measured(kept.moments[name])
+            kept.moments[name] = Moment(snapshot, dict(kept.blocks))
+        return self._shelf.measured(kept.moments[name])
 
     async def snapshots(self, volume: Volume) -> list[Snapshot]:
         """See the base."""
-        return [self._measured(moment) for moment in self._present(volume).moments.values()]
+        return [self._shelf.measured(moment) for moment in self._shelf.present(volume).moments.values()]
 
     async def revert(self, volume: Volume, name: str) -> Volume:
         """See the base; nothing knows who reads it, so Busy is never raised."""
         self._check_owned()
-        kept = self._ready(volume)
+        kept = self._shelf.ready(volume)
         if name not in kept.moments:
             raise rules.no_snapshot(volume, name)
         moment = kept.moments[name]
@@ -218,12 +197,12 @@ class MemoryBackend(Backend):
     async def delete_snapshot(self, volume: Volume, name: str) -> None:
         """See the base."""
         self._check_owned()
-        if volume.uuid in self._kept:
-            self._kept[volume.uuid].moments.pop(name, None)
+        if volume.uuid in self._shelf.by_uuid:
+            self._shelf.by_uuid[volume.uuid].moments.pop(name, None)
 
     async def activate(self, volume: Volume) -> str:
         """See the base. There is nothing to make ready."""
-        return self.device(self._present(volume).volume)
+        return self.device(self._shelf.present(volume).volume)
 
     async def deactivate(self, volume: Volume) -> None:
         """See the base."""
@@ -234,70 +213,26 @@ class MemoryBackend(Backend):
 
     async def usage(self, volume: Volume) -> int:
         """See the base."""
-        return bytes_of(self._present(volume).layers())
+        return bytes_of(self._shelf.present(volume).layers())
 
     def read(self, volume: Volume, offset: int, length: int) -> bytes:
         """The content, as an initiator would read it."""
-        kept = self._present(volume)
-        return read(kept.blocks, offset, max(0, min(length, kept.volume.size_bytes - offset)))
+        return self._shelf.present(volume).read(offset, length)
 
     def write(self, volume: Volume, offset: int, content: bytes) -> None:
         """Write as an initiator would. Raises Rejected beyond the end, OutOfSpace when the pool is full."""
-        kept = self._present(volume)
-        if offset < 0 or offset + len(content) > kept.volume.size_bytes:
-            raise Rejected(f"{kept.volume.name} ends at {kept.volume.size_bytes}")
-        before = kept.blocks
-        kept.blocks = written(kept.blocks, offset, content)
-        if bytes_of(self._layers()) > self._total:
-            kept.blocks = before
-            raise OutOfSpace(f"pool {self.pool} is full", pool=self.pool)
+        self._shelf.write(self._shelf.present(volume), offset, content)
 
     def _build(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None) -> Volume:
         self._check_room(name, size_bytes)
         rules.check_cloud(self.pool, self._cloud, owner.cloud)
         self._cloud = self._cloud or owner.cloud
-        volume = Volume(
-            pool=self.pool,
-            name=name,
-            uuid=uuid,
-            size_bytes=size_bytes,
-            state=State.BUILDING,
-            owner=owner,
-            origin=origin,
-            made_at=time.time(),
-        )
-        self._kept[uuid] = _Kept(volume)
-        return volume
-
-    def _to_trash(self, kept: _Kept) -> None:
-        kept.volume = msgspec.structs.replace(kept.volume, state=State.TRASH)
-        kept.trashed_at = time.time()
-
-    def _present(self, volume: Volume) -> _Kept:
-        if volume.uuid not in self._kept:
-            raise rules.no_volume(volume)
-        return self._kept[volume.uuid]
-
-    def _ready(self, volume: Volume) -> _Kept:
-        kept = self._kept.get(volume.uuid)
-        rules.check_ready(volume, kept.volume if kept is not None else None)
-        return self._present(volume)
-
-    def _measured(self, moment: _Moment) -> Snapshot:
-        others = (layer for layer in self._layers() if layer is not moment.blocks)
-        return msgspec.structs.replace(moment.snapshot, used_bytes=bytes_alone(moment.blocks, others))
-
-    def _layers(self) -> Iterator[Blocks]:
-        return (layer for kept in self._kept.values() for layer in kept.layers())
+        return self._shelf.build(name, uuid, size_bytes, owner, origin)
 
     def _check_room(self, name: str, size_bytes: int) -> None:
-        rules.check_room(self.pool, name, size_bytes, self._total)
+        rules.check_room(self.pool, name, size_bytes, self._shelf.total_bytes)
 
     def _check_owned(self) -> None:
         if self._agent is None:
             raise Rejected(f"pool {self.pool} is not open")
         rules.check_owner(self.pool, self._owner, self._agent)
-
-
-def _shows(volume: Volume, name: str) -> bool:
-    return volume.name == name and volume.state in _VISIBLE
