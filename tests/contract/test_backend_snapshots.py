@@ -112,7 +112,9 @@ async def test_only_a_ready_volume_has_snapshots_made(pool):
         await pool.backend.snapshot(building, "s1")
 
     volume = await pool.backend.publish(building.uuid)
-    deleting = await pool.backend.record(msgspec.structs.replace(volume, state=State.DELETING))
+    deleting = await pool.backend.record(
+        volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, state=State.DELETING)
+    )
     with pytest.raises(Conflict):
         await pool.backend.snapshot(deleting, "s1")
 
@@ -175,7 +177,11 @@ async def test_reverting_brings_back_the_content_and_the_size_and_keeps_the_rest
     volume = await ready(pool, "one-1", content=OLD)
     await pool.backend.snapshot(volume, "s1")
     volume = await pool.backend.record(
-        msgspec.structs.replace(volume, attachments=(Attachment("node1", "iqn.2026-11.x.y:node1", 7),), last_epoch=7)
+        volume.name,
+        volume.uuid,
+        lambda now: msgspec.structs.replace(
+            now, attachments=(Attachment("node1", "iqn.2026-11.x.y:node1", 7),), last_epoch=7
+        ),
     )
     grown = await pool.backend.grow(volume, 4 * MIB)
     await pool.write(grown, 0, NEW)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from functools import partial
 
 import msgspec
 import pytest
@@ -21,7 +22,7 @@ from tests.support.pools import (
 )
 
 from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
-from onelun.model import Attachment, Kind, Owner, State
+from onelun.model import Attachment, Kind, Owner, State, Volume
 
 # The pool
 
@@ -378,7 +379,9 @@ async def test_only_a_ready_volume_is_cloned(pool):
         await pool.backend.clone(building, "one-1-3-0", new(), MIB, DISK, silent)
 
     volume = await pool.backend.publish(building.uuid)
-    deleting = await pool.backend.record(msgspec.structs.replace(volume, state=State.DELETING))
+    deleting = await pool.backend.record(
+        volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, state=State.DELETING)
+    )
     with pytest.raises(Conflict):
         await pool.backend.clone(deleting, "one-1-3-0", new(), MIB, DISK, silent)
 
@@ -439,7 +442,9 @@ async def test_recorded_facts_are_kept_and_identity_is_not_changed(pool):
         owner=msgspec.structs.replace(IMAGE, regtime=1700000001),
     )
 
-    recorded = await pool.backend.record(msgspec.structs.replace(facts, name="one-9", size_bytes=1, made_at=0.0))
+    recorded = await pool.backend.record(
+        facts.name, facts.uuid, lambda _: msgspec.structs.replace(facts, name="one-9", size_bytes=1, made_at=0.0)
+    )
 
     assert recorded == facts
     assert await pool.backend.find("one-1") == facts
@@ -447,10 +452,23 @@ async def test_recorded_facts_are_kept_and_identity_is_not_changed(pool):
     assert await pool.backend.find("one-9") is None
 
 
+async def test_facts_that_several_change_at_once_are_all_kept(pool):
+    volume = await ready(pool, "one-1")
+
+    def attach(epoch: int, now: Volume) -> Volume:
+        mine = Attachment(host=f"node{epoch}", initiator=f"iqn.2026-11.x.y:node{epoch}", epoch=epoch)
+        return msgspec.structs.replace(now, attachments=(*now.attachments, mine))
+
+    await asyncio.gather(*(pool.backend.record("one-1", volume.uuid, partial(attach, epoch)) for epoch in range(1, 6)))
+
+    found = await pool.again().find("one-1")
+    assert sorted(attachment.epoch for attachment in found.attachments) == [1, 2, 3, 4, 5]
+
+
 async def test_a_volume_that_is_to_go_is_visible_and_says_so(pool):
     volume = await ready(pool, "one-1")
 
-    await pool.backend.record(msgspec.structs.replace(volume, state=State.DELETING))
+    await pool.backend.record(volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, state=State.DELETING))
 
     assert (await pool.again().find("one-1")).state is State.DELETING
 
@@ -458,7 +476,9 @@ async def test_a_volume_that_is_to_go_is_visible_and_says_so(pool):
 async def test_recording_does_not_publish_a_building_volume(pool):
     built = await pool.backend.create("one-1", new(), MIB, IMAGE)
 
-    recorded = await pool.backend.record(msgspec.structs.replace(built, state=State.READY, last_epoch=4))
+    recorded = await pool.backend.record(
+        built.name, built.uuid, lambda now: msgspec.structs.replace(now, state=State.READY, last_epoch=4)
+    )
 
     assert (recorded.state, recorded.last_epoch) == (State.BUILDING, 4)
     assert await pool.backend.find("one-1") is None
@@ -471,7 +491,7 @@ async def test_recording_an_absent_volume_is_not_found(pool):
     await ready(pool, "one-1")
 
     with pytest.raises(NotFound):
-        await pool.backend.record(volume)
+        await pool.backend.record(volume.name, volume.uuid, lambda now: now)
 
 
 # Growing
@@ -596,7 +616,9 @@ async def test_a_volume_is_destroyed_whatever_its_state(pool, state):
     if state is not State.BUILDING:
         volume = await pool.backend.publish(volume.uuid)
     if state is State.DELETING:
-        volume = await pool.backend.record(msgspec.structs.replace(volume, state=state))
+        volume = await pool.backend.record(
+            volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, state=state)
+        )
     if state is State.TRASH:
         await pool.backend.trash(volume)
 

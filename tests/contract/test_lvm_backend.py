@@ -181,7 +181,7 @@ async def test_an_operators_tags_stay(pool):
     lvm("lvchange", "--addtag", "backup", "--addtag", "onelun.colour=red", f"{pool.vg}/{lv_of(volume)}")
     lvm("lvchange", "--addtag", "backup", f"{pool.vg}/pool")
 
-    await pool.backend.record(msgspec.structs.replace(volume, last_epoch=7))
+    await pool.backend.record(volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, last_epoch=7))
     await pool.backend.set_serial(7)
     await pool.backend.trash(volume)
 
@@ -231,7 +231,7 @@ async def test_a_pool_whose_metadata_is_near_full_takes_nothing_new_and_lets_all
             assert "metadata" in said
 
             await pool.write(volume, 0, NEW)
-            await pool.backend.record(volume)
+            await pool.backend.record(volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, last_epoch=9))
             await pool.backend.destroy(volume)
 
             assert await pool.backend.volumes() == []

@@ -13,6 +13,7 @@ import logging
 import msgspec
 
 from onelun.deadline import Deadline
+from onelun.ending import to_its_end
 from onelun.errors import CommandFailed, NoReply, OnelunError, Unreachable
 from onelun.model import Attachment, Volume
 from onelun.naming import Source, target_account
@@ -141,7 +142,7 @@ class Attachments:
             except asyncio.CancelledError:
                 self._catalogue.put(_as(row, doubt))
                 raise
-            await asyncio.shield(self._offers.end(backend, row, owes=owes))
+            await to_its_end(self._offers.end(backend, row, owes=owes), wait_s=None)
             return owes
 
     async def grow(self, backend: Backend, volume: Volume, *, deadline: Deadline, of: str) -> None:
@@ -186,7 +187,7 @@ class Attachments:
         try:
             undo = self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=row.iqn, step="abandon")
             await asyncio.shield(asyncio.ensure_future(undo))
-            await asyncio.shield(asyncio.ensure_future(self._offers.end(backend, row)))
+            await to_its_end(self._offers.end(backend, row), wait_s=None)
         except (OnelunError, asyncio.CancelledError):
             self._catalogue.put(_as(row, DETACHING))
 

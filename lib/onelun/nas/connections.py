@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from onelun.ending import to_its_end
 from onelun.errors import Conflict, NotFound, OnelunError, Rejected
 from onelun.model import Attachment, State, Target, Volume
 from onelun.naming import checked_initiator, checked_uuid
@@ -75,7 +76,7 @@ class Connections:
             target = await self._offers.make(backend, volume, row)
         except (OnelunError, asyncio.CancelledError):
             if row.state == ATTACHING:
-                await asyncio.shield(self._offers.take_back(backend, row))
+                await to_its_end(self._offers.take_back(backend, row), wait_s=None)
             raise
         self._catalogue.put(msgspec.structs.replace(row, state=ATTACHED))
         return target

@@ -79,8 +79,11 @@ class Imports:
                 try:
                     volume = await backend.create(name, row.uuid, size, request.owner)
                     mine = Attachment(host=job.caller or "builder", initiator=initiator, epoch=row.epoch)
-                    volume = msgspec.structs.replace(volume, attachments=(mine,), last_epoch=row.epoch)
-                    await backend.record(volume)
+                    volume = await backend.record(
+                        name,
+                        row.uuid,
+                        lambda now: msgspec.structs.replace(now, attachments=(mine,), last_epoch=row.epoch),
+                    )
                     await self._exporter.export(await self._offers.target(backend, volume, row))
                 except BaseException:
                     await self._end(backend, row)
@@ -119,7 +122,7 @@ class Imports:
                 volume = await backend.find_uuid(uuid) or volume
                 if volume.state is State.BUILDING:
                     await backend.deactivate(volume)
-                    await backend.record(msgspec.structs.replace(volume, attachments=()))
+                    await backend.record(volume.name, uuid, lambda now: msgspec.structs.replace(now, attachments=()))
                     volume = await backend.publish(uuid, replace=row.replaces)
                 self._catalogue.drop(row)
                 self._until.pop(uuid, None)

@@ -6,11 +6,13 @@ volume forgets it, then the catalogue. No host is asked here. The caller holds t
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
+from functools import partial
 
 import msgspec
 
+from onelun.ending import to_its_end
 from onelun.errors import Conflict, NotFound, OnelunError
 from onelun.model import Attachment, Portal, State, Target, Volume
 from onelun.naming import Source, target_account, target_iqn
@@ -117,12 +119,9 @@ class Offers:
     async def end(self, backend: Backend, row: AttachmentRow, *, owes: bool = False) -> None:
         """Fence the target, then take the attachment out of the volume and the catalogue. `owes`: the host has a debt then."""
         await self._exporter.unexport(row.iqn)
-        volume = await backend.find_uuid(row.uuid)
-        if volume is not None:
-            kept = tuple(a for a in volume.attachments if a.epoch != row.epoch)
-            if kept != volume.attachments:
-                volume = await backend.record(msgspec.structs.replace(volume, attachments=kept))
-            if not kept:
+        with contextlib.suppress(NotFound):
+            volume = await backend.record(row.zvol, row.uuid, partial(_without, row.epoch))
+            if not volume.attachments:
                 await backend.deactivate(volume)
         debt = Debt(iqn=row.iqn, host=row.host, pool=row.pool, zvol=row.zvol, uuid=row.uuid, epoch=row.epoch)
         self._catalogue.change(drop=[row], put=[debt] if owes else [])
@@ -131,7 +130,7 @@ class Offers:
         """End the offer, whatever its initiator does meanwhile; once begun it is finished, or left to the rounds."""
         row = msgspec.structs.replace(row, state=DETACHING)
         self._catalogue.put(row)
-        await asyncio.shield(self.end(backend, row))
+        await to_its_end(self.end(backend, row), wait_s=None)
 
     async def take_back(self, backend: Backend, row: AttachmentRow) -> None:
         """Nobody has got it: end it. What cannot be ended now is on its way out, and the rounds go on with it."""
@@ -144,18 +143,21 @@ class Offers:
 
     async def _write_down(self, backend: Backend, row: AttachmentRow) -> None:
         """Let the volume itself say that the host may have it, before there is a target."""
-        volume = await backend.find_uuid(row.uuid)
-        if volume is None:
-            raise NotFound(f"volume {row.zvol} has just been removed", zvol=row.zvol)
         mine = Attachment(row.host, row.initiator, row.epoch, readonly=row.readonly, beside=row.beside)
-        await backend.record(
-            msgspec.structs.replace(
-                volume,
-                attachments=(*(a for a in volume.attachments if a.epoch != row.epoch), mine),
-                connected=True,
-                last_epoch=max(row.epoch, volume.last_epoch),
-            )
-        )
+        await backend.record(row.zvol, row.uuid, partial(_with, mine))
+
+
+def _with(mine: Attachment, volume: Volume) -> Volume:
+    return msgspec.structs.replace(
+        volume,
+        attachments=(*_without(mine.epoch, volume).attachments, mine),
+        connected=True,
+        last_epoch=max(mine.epoch, volume.last_epoch),
+    )
+
+
+def _without(epoch: int, volume: Volume) -> Volume:
+    return msgspec.structs.replace(volume, attachments=tuple(a for a in volume.attachments if a.epoch != epoch))
 
 
 def is_without_agent(host: str) -> bool:

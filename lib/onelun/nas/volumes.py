@@ -149,7 +149,9 @@ class Volumes:
         if volume.owner.kind is Kind.IMAGE:
             await backend.trash(volume)
         else:
-            await backend.record(msgspec.structs.replace(volume, state=State.DELETING))
+            await backend.record(
+                volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, state=State.DELETING)
+            )
             await backend.destroy(volume)
         log.info("volume removed=%s pool=%s uuid=%s kind=%s", volume.name, volume.pool, volume.uuid, volume.owner.kind)
 
@@ -188,7 +190,9 @@ class Volumes:
         size = max(disk.size_bytes, target.size_bytes)
         async with self._pools.promise(backend, size), self.building(backend) as uuid:
             built = await backend.clone(disk, target.name, uuid, size, target.owner, copying(job, target.name))
-            await backend.record(msgspec.structs.replace(built, filled_from=mine, connected=True))
+            await backend.record(
+                built.name, uuid, lambda now: msgspec.structs.replace(now, filled_from=mine, connected=True)
+            )
             return await backend.publish(uuid, replace=target.uuid)
 
     async def _cloneable(self, backend: Backend, name: str, owner: Owner) -> Volume:

@@ -79,7 +79,7 @@ async def test_a_volume_is_recorded_before_it_is_exported_before_it_is_connected
     (recorded,) = log.logs_like("backend.record")
     (exported,) = log.logs_like("exporter.export")
     (asked,) = log.logs_like("host.set_zvol", node="node1")
-    (attachment,) = recorded["volume"].attachments
+    (attachment,) = recorded["change"](await nas.backend.find("one-1")).attachments
     assert attachment.host == "node1"
     assert exported["target"].iqn == asked["request"].target
     assert exported["target"].iqn.endswith(f".e{attachment.epoch}")

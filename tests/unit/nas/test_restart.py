@@ -64,7 +64,7 @@ async def test_a_target_that_nobody_knows_is_removed_unless_a_host_is_logged_in(
     (row,) = nas.catalogue.attachments()
     nas.catalogue.drop(row)
     volume = (await nas.volumes())["one-1"]
-    await parts.backend.record(msgspec.structs.replace(volume, attachments=()))
+    await parts.backend.record(volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, attachments=()))
     parts.exporter.log_in(row.iqn, row.initiator, Identity(parts.state).secret_of(row.iqn))
 
     kept = await begin()
@@ -101,7 +101,7 @@ async def test_a_volume_that_was_being_deleted_is_deleted(begin, parts):
     nas = await begin()
     await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
     volume = (await nas.volumes())["one-1"]
-    await parts.backend.record(msgspec.structs.replace(volume, state=State.DELETING))
+    await parts.backend.record(volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, state=State.DELETING))
 
     await begin()
 
@@ -112,7 +112,7 @@ async def test_a_cautious_start_leaves_even_what_was_being_deleted(begin, parts)
     nas = await begin()
     await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
     volume = (await nas.volumes())["one-1"]
-    await parts.backend.record(msgspec.structs.replace(volume, state=State.DELETING))
+    await parts.backend.record(volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, state=State.DELETING))
     os.unlink(os.path.join(parts.state, "catalogue.sqlite"))
 
     await begin()
@@ -124,7 +124,7 @@ async def test_an_attachment_cut_off_before_the_volume_knew_it_is_forgotten(begi
     nas = await begin()
     await _mapped(nas)
     volume = (await nas.volumes())["one-1"]
-    await parts.backend.record(msgspec.structs.replace(volume, attachments=()))
+    await parts.backend.record(volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, attachments=()))
 
     again = await begin()
 
@@ -296,8 +296,11 @@ async def test_a_map_that_a_restart_cut_off_is_undone_on_the_host_too(begin, par
 async def test_a_volume_that_cannot_be_written_to_is_not_offered(nas, monkeypatch):
     await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
 
-    async def broken(*_):
-        raise CommandFailed("the disk is broken")
+    async def broken(name, uuid, change):
+        volume = await nas.backend.find_uuid(uuid)
+        if change(volume) != volume:
+            raise CommandFailed("the disk is broken")
+        return volume
 
     with monkeypatch.context() as patched:
         patched.setattr(nas.backend, "record", broken)
@@ -322,6 +325,32 @@ async def test_cancelling_a_repeated_map_leaves_the_attachment_alone(nas):
 
     assert [(row.epoch, row.state) for row in nas.catalogue.attachments()] == [(mapped.epoch, "attached")]
     assert len(nas.nodes["node1"].connected) == 1
+
+
+async def test_a_cancelled_unmap_ends_its_offer_before_anybody_else_has_the_volume(nas, monkeypatch):
+    await _mapped(nas)
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    unexport = nas.exporter.unexport
+
+    async def slow(iqn):
+        reached.set()
+        await go_on.wait()
+        await unexport(iqn)
+
+    monkeypatch.setattr(nas.exporter, "unexport", slow)
+    leaving = asyncio.create_task(nas.ask(_unmap()))
+    await reached.wait()
+
+    leaving.cancel()
+    other = asyncio.create_task(nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node2", cloud=CLOUD)))
+    await asyncio.sleep(0.05)
+    assert [row.host for row in nas.catalogue.attachments()] == ["node1"]
+    go_on.set()
+    await asyncio.wait({leaving, other})
+
+    assert leaving.cancelled()
+    assert [row.host for row in nas.catalogue.attachments()] == ["node2"]
+    assert [one.host for one in (await nas.backend.find("one-1")).attachments] == ["node2"]
 
 
 async def test_a_pool_whose_filesystem_is_not_mounted_is_not_taken_for_a_new_one(begin, parts):

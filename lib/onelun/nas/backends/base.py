@@ -17,6 +17,8 @@ from collections.abc import Callable
 from onelun.model import Capacity, Owner, Snapshot, Volume
 
 Progress = Callable[[int, int], None]
+# What a volume is to say of itself, made of what it says.
+Change = Callable[[Volume], Volume]
 """Called by the work itself with bytes done and bytes in all; from any thread."""
 
 
@@ -116,10 +118,12 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    async def record(self, volume: Volume) -> Volume:
-        """Write `volume`'s facts (attachments, connected, last_epoch, state, filled_from, owner) as its properties, durably.
+    async def record(self, name: str, uuid: str, change: Change) -> Volume:
+        """Change the volume's facts (attachments, connected, last_epoch, state, filled_from, owner), durably and in one act.
 
-        Name, UUID and size are not changed by it. Raises NotFound when no volume has that UUID.
+        `change` is given what the pool says now and returns what it is to say, so that nobody's facts are written over.
+        Name, UUID and size are not changed by it; the same facts again write nothing. Raises NotFound when no volume has
+        that UUID.
         """
 
     @abstractmethod

@@ -99,7 +99,12 @@ def check_ready(volume: Volume, present: Volume | None) -> None:
 
 def no_volume(volume: Volume) -> NotFound:
     """What to raise when no volume has that UUID."""
-    return NotFound(f"there is no volume {volume.name} with UUID {volume.uuid} in pool {volume.pool}")
+    return none_of(volume.pool, volume.name, volume.uuid)
+
+
+def none_of(pool: str, name: str, uuid: str) -> NotFound:
+    """See `no_volume`."""
+    return NotFound(f"there is no volume {name} with UUID {uuid} in pool {pool}")
 
 
 def no_snapshot(volume: Volume, name: str) -> NotFound:

@@ -106,7 +106,7 @@ class Agree(RuleBasedStateMachine):
 
     @rule(name=names, uuid=uuids_of_few, state=states, epoch=st.integers(0, 9))
     def record(self, name, uuid, state, epoch):
-        self.both("record", msgspec.structs.replace(said(name, uuid), state=state, last_epoch=epoch))
+        self.both("record", name, uuid, lambda now: msgspec.structs.replace(now, state=state, last_epoch=epoch))
 
     @rule(name=names, uuid=uuids_of_few, size=sizes)
     def grow(self, name, uuid, size):

@@ -16,7 +16,7 @@ from typing import TypeVar
 from onelun.ending import to_its_end
 from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.backends.base import Backend, Change, Progress
 from onelun.nas.backends.file.directory import PoolDirectory
 from onelun.nas.backends.file.pool import FilePool
 from onelun.nas.backends.file.tree import DATA_FILE, NEW, TRASH
@@ -106,9 +106,9 @@ class FileBackend(Backend):
         """See the base."""
         return await self._run(lambda: self._steps.publish(uuid, replace))
 
-    async def record(self, volume: Volume) -> Volume:
+    async def record(self, name: str, uuid: str, change: Change) -> Volume:
         """See the base."""
-        return await self._run(lambda: self._steps.record(volume))
+        return await self._run(lambda: self._steps.record(name, uuid, change))
 
     async def grow(self, volume: Volume, size_bytes: int) -> Volume:
         """See the base."""

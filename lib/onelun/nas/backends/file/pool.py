@@ -13,7 +13,7 @@ import msgspec
 from onelun.errors import Conflict, NotFound
 from onelun.model import Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.base import Progress
+from onelun.nas.backends.base import Change, Progress
 from onelun.nas.backends.file.copying import copy_sparse, exchange, rename_new, share_blocks
 from onelun.nas.backends.file.directory import PoolDirectory
 from onelun.nas.backends.file.sidecar import VolumeFacts, write_volume
@@ -122,12 +122,15 @@ class FilePool:
                 self._tree.move(root, entry.directory, TRASH + holder.volume.uuid)
             return ready
 
-    def record(self, volume: Volume) -> Volume:
-        """Write the facts that may change."""
+    def record(self, name: str, uuid: str, change: Change) -> Volume:
+        """Change the facts that may change."""
         with self._directory.owned() as root:
-            entry = self._tree.present(root, volume)
-            facts = rules.recorded(entry.volume, volume)
-            self._tree.write(root, entry._replace(volume=facts), trashed_at=entry.trashed_at)
+            entry = self._tree.by_uuid(root, uuid, name)
+            if entry is None:
+                raise rules.none_of(self.pool, name, uuid)
+            facts = rules.recorded(entry.volume, change(entry.volume))
+            if facts != entry.volume:
+                self._tree.write(root, entry._replace(volume=facts), trashed_at=entry.trashed_at)
             return facts
 
     def grow(self, volume: Volume, size_bytes: int) -> Volume:

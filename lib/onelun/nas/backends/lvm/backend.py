@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from onelun.errors import Busy, NotFound, OnelunError, Rejected
 from onelun.model import Capacity, Owner, Snapshot, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.backends.base import Backend, Change, Progress
 from onelun.nas.backends.lvm.check import look
 from onelun.nas.backends.lvm.listing import volume_lv
 from onelun.nas.backends.lvm.snapshots import LvmSnapshots
@@ -147,9 +147,9 @@ class LvmBackend(Backend):
         await self._pool.devices.flush(volume_lv(uuid))
         return await self._alone(lambda: self._volumes.publish(uuid, replace))
 
-    async def record(self, volume: Volume) -> Volume:
+    async def record(self, name: str, uuid: str, change: Change) -> Volume:
         """See the base."""
-        return await self._alone(lambda: self._volumes.record(volume))
+        return await self._alone(lambda: self._volumes.record(name, uuid, change))
 
     async def grow(self, volume: Volume, size_bytes: int) -> Volume:
         """See the base. An active and open one grows too."""
@@ -204,8 +204,8 @@ class LvmBackend(Backend):
     async def deactivate(self, volume: Volume) -> None:
         """See the base."""
         lv = volume_lv(volume.uuid)
-        # Open or inactive ones are told apart without LVM, which would lock the volume group.
-        if await self._pool.devices.opened(lv) is False:
+        # Inactive ones are told without LVM, which would lock the volume group.
+        if self._pool.devices.ready(lv):
             await self._pool.devices.flush(lv)
             with contextlib.suppress(Busy, NotFound):
                 await self._alone(lambda: self._volumes.deactivate(lv))

@@ -10,7 +10,7 @@ import msgspec
 from onelun.errors import Busy, NotFound, OnelunError
 from onelun.model import Owner, State, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.base import Progress
+from onelun.nas.backends.base import Change, Progress
 from onelun.nas.backends.lvm.listing import VISIBLE, Entry, Listing, volume_lv
 from onelun.nas.backends.lvm.tags import Replacement, VolumeFacts, volume_tags
 from onelun.nas.backends.lvm.thinpool import ThinPool
@@ -97,10 +97,12 @@ class LvmVolumes:
             await self._put_away(holder, now)
         return ready
 
-    async def record(self, volume: Volume) -> Volume:
-        """Write the facts that may change."""
-        entry = self._present(await self._pool.owned(), volume)
-        recorded = rules.recorded(entry.volume, volume)
+    async def record(self, name: str, uuid: str, change: Change) -> Volume:
+        """Change the facts that may change."""
+        entry = (await self._pool.owned()).volumes.get(uuid)
+        if entry is None:
+            raise rules.none_of(self._pool.pool, name, uuid)
+        recorded = rules.recorded(entry.volume, change(entry.volume))
         await self._pool.write(entry, msgspec.structs.replace(entry.facts, volume=recorded))
         return recorded
 

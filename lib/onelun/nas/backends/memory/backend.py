@@ -13,7 +13,7 @@ import msgspec
 from onelun.errors import Conflict, NotFound, Rejected
 from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.backends.base import Backend, Change, Progress
 from onelun.nas.backends.memory.blocks import bytes_of
 from onelun.nas.backends.memory.kept import Moment, Shelf
 
@@ -132,11 +132,13 @@ class MemoryBackend(Backend):
             kept.volume = msgspec.structs.replace(kept.volume, state=State.READY)
         return kept.volume
 
-    async def record(self, volume: Volume) -> Volume:
+    async def record(self, name: str, uuid: str, change: Change) -> Volume:
         """See the base."""
         self._check_owned()
-        kept = self._shelf.present(volume)
-        kept.volume = rules.recorded(kept.volume, volume)
+        kept = self._shelf.by_uuid.get(uuid)
+        if kept is None:
+            raise rules.none_of(self.pool, name, uuid)
+        kept.volume = rules.recorded(kept.volume, change(kept.volume))
         return kept.volume
 
     async def grow(self, volume: Volume, size_bytes: int) -> Volume:

@@ -12,7 +12,7 @@ from onelun.ending import to_its_end
 from onelun.errors import NotFound
 from onelun.model import Capacity, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.backends.base import Backend, Change, Progress
 from onelun.nas.backends.zfs.building import Builder, rounded
 from onelun.nas.backends.zfs.command import Zfs
 from onelun.nas.backends.zfs.device import Devices
@@ -137,9 +137,9 @@ class ZfsBackend(Backend):
             name = known.name
         return await to_its_end(self._turns.within(name, self._volumes.publish(uuid, replace)))
 
-    async def record(self, volume: Volume) -> Volume:
+    async def record(self, name: str, uuid: str, change: Change) -> Volume:
         """See the base."""
-        return await to_its_end(self._volumes.record(volume))
+        return await to_its_end(self._turns.within(name, self._volumes.record(name, uuid, change)))
 
     async def grow(self, volume: Volume, size_bytes: int) -> Volume:
         """See the base."""

@@ -11,6 +11,7 @@ import msgspec
 from onelun.errors import Busy, Conflict, NotFound, OnelunError
 from onelun.model import Owner, State, Volume
 from onelun.nas.backends import rules
+from onelun.nas.backends.base import Change
 from onelun.nas.backends.zfs.building import Builder, rounded
 from onelun.nas.backends.zfs.command import Missing, Present, Zfs
 from onelun.nas.backends.zfs.ownership import Ownership
@@ -97,11 +98,16 @@ class Volumes:
         self._tree.remember(volume)
         return volume
 
-    async def record(self, volume: Volume) -> Volume:
-        """Write the facts that may change, in one act."""
-        entry, present = self._present(await self._owned_seek(volume), volume)
-        facts = rules.recorded(present, volume)
-        await self._set(entry.leaf, *settings(facts))
+    async def record(self, name: str, uuid: str, change: Change) -> Volume:
+        """Change the facts that may change, in one act. The caller has its turn."""
+        seen = await self._tree.seek(uuid, hints=(name,))
+        self._owned.check(seen)
+        entry = seen.by_uuid(uuid)
+        if entry is None or entry.volume is None:
+            raise rules.none_of(self._zfs.pool, name, uuid)
+        facts = rules.recorded(entry.volume, change(entry.volume))
+        if facts != entry.volume:
+            await self._set(entry.leaf, *settings(facts))
         return facts
 
     async def grow(self, volume: Volume, size_bytes: int) -> Volume:

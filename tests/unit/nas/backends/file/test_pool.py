@@ -10,6 +10,7 @@ import threading
 import uuid as uuids
 from functools import partial
 
+import msgspec
 import pytest
 from tests.support.crashes import each_crash
 from tests.support.filesystems import mounted
@@ -52,6 +53,10 @@ def opened(path):
 
 def new():
     return str(uuids.uuid4())
+
+
+def later(volume):
+    return msgspec.structs.replace(volume, last_epoch=9)
 
 
 def ready(pool, name, content=b"", size=MIB):
@@ -292,7 +297,7 @@ def test_facts_that_do_not_fit_leave_the_old_ones(pool, path, monkeypatch):
 
     monkeypatch.setattr(sidecar.os, "fsync", full)
     with pytest.raises(OutOfSpace):
-        pool.record(volume)
+        pool.record("one-7", volume.uuid, later)
     monkeypatch.undo()
 
     assert pool.find("one-7") == volume
@@ -414,7 +419,7 @@ def test_a_crash_while_growing_gives_one_of_both_sizes_to_data_and_facts_alike(p
 
 def test_a_crash_while_recording_gives_the_old_or_the_new_facts(path, monkeypatch):
     def act(pool, volume):
-        pool.record(type(volume)(**{**{f: getattr(volume, f) for f in volume.__struct_fields__}, "last_epoch": 9}))
+        pool.record("one-7", volume.uuid, later)
 
     for pool, volume in each_crash(path, monkeypatch, opened, lambda pool: ready(pool, "one-7"), act):
         assert pool.find("one-7").last_epoch in (0, 9)

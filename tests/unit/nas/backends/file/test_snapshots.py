@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 
+import msgspec
 import pytest
 from tests.support.crashes import each_crash
 from tests.support.filesystems import mounted
@@ -38,6 +39,10 @@ def opened(path):
     pool = FilePool(directory)
     pool.finish()
     return pool
+
+
+def later(volume):
+    return msgspec.structs.replace(volume, last_epoch=9)
 
 
 def ready(pool, content=b"", *, name="one-7", size=MIB):
@@ -120,7 +125,7 @@ def test_after_a_crash_while_reverting_no_step_meets_a_half_reverted_volume(path
     """Whatever comes first, also without the agent's start in between, as after an error of the disk."""
     steps = {
         "grow": lambda pool, volume: pool.grow(volume, 4 * MIB),
-        "record": lambda pool, volume: pool.record(volume),
+        "record": lambda pool, volume: pool.record("one-7", volume.uuid, later),
         "snapshot": lambda pool, volume: take(pool, volume, "s2"),
         "clone": lambda pool, volume: pool.clone(
             volume, "one-8", new(), 4 * MIB, PLAIN, lambda done, total: None, threading.Event()
