@@ -207,6 +207,7 @@ async def test_a_reverted_volume_grows_in_zeros(pool):
     assert await pool.read(again, 0, 4 * MIB) == OLD + bytes(4 * MIB - len(OLD))
 
 
+@pytest.mark.long
 async def test_younger_and_older_snapshots_live_on_after_a_revert(pool):
     volume = await ready(pool, "one-1")
     for number in range(1, 4):

@@ -270,6 +270,7 @@ async def test_of_two_published_under_one_name_at_once_one_wins(pool):
     assert len(await names(pool, State.BUILDING)) == 7
 
 
+@pytest.mark.long
 async def test_many_volumes_are_made_at_once(pool):
     made = await asyncio.gather(*(ready(pool, f"one-{number}") for number in range(pool.many)))
 

@@ -269,6 +269,7 @@ async def test_two_epochs_of_one_volume_live_side_by_side(nas, target):
         await off(nas.identity, old)
 
 
+@pytest.mark.long
 async def test_a_hundred_targets_are_made_at_once(nas, target):
     targets = [target(f"one-{number}") for number in range(100)]
 

@@ -260,6 +260,7 @@ async def test_a_dead_portal_holds_up_no_other(iscsi: OpenIscsiLab, node1: Iscsi
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 async def test_fifty_targets_come_and_go_at_once(iscsi: OpenIscsiLab, node1: IscsiConnector) -> None:
     exports = [iscsi.offer(f"one-{number}", "node1", size=MIB) for number in range(50)]
 

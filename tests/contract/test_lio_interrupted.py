@@ -88,6 +88,7 @@ def killed_before(step, act, *args):
     return killed_before(step, act, *args)
 
 
+@pytest.mark.long
 async def test_an_export_killed_at_any_step_admits_nobody_and_is_completed_by_the_next(lio, tmp_path):
     target = made_target(tmp_path)
 
@@ -110,6 +111,7 @@ async def test_an_export_killed_at_any_step_admits_nobody_and_is_completed_by_th
     pytest.fail("the export never came to its end")
 
 
+@pytest.mark.long
 async def test_an_export_killed_at_any_step_is_removed_by_unexport(lio, tmp_path):
     target = made_target(tmp_path)
 
@@ -124,6 +126,7 @@ async def test_an_export_killed_at_any_step_is_removed_by_unexport(lio, tmp_path
     pytest.fail("the export never came to its end")
 
 
+@pytest.mark.long
 async def test_an_unexport_killed_at_any_step_is_finished_by_the_next(lio, tmp_path):
     target = made_target(tmp_path)
 
@@ -141,6 +144,7 @@ async def test_an_unexport_killed_at_any_step_is_finished_by_the_next(lio, tmp_p
     pytest.fail("the unexport never came to its end")
 
 
+@pytest.mark.long
 async def test_the_next_epoch_is_exported_beside_a_target_whose_removal_was_killed(lio, tmp_path):
     old = made_target(tmp_path)
     new = made_target(tmp_path, epoch=2, uuid=old.uuid)
@@ -161,6 +165,7 @@ async def test_the_next_epoch_is_exported_beside_a_target_whose_removal_was_kill
     pytest.fail("the unexport never came to its end")
 
 
+@pytest.mark.long
 async def test_a_worker_that_is_killed_is_replaced_and_the_request_repeated(lio, tmp_path):
     targets = [made_target(tmp_path, f"one-{number}") for number in range(60)]
     await lio.exporter.export(targets[0])
@@ -194,6 +199,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.3, 0.7, 1.3])
+@pytest.mark.long
 async def test_a_killed_agent_takes_its_workers_along_and_the_next_one_finds_what_it_left(lio, tmp_path, after_s):
     targets = [made_target(tmp_path, f"one-{number}") for number in range(10)]
     before = set(workers())

@@ -213,6 +213,7 @@ def metadata_used(device):
     return int(used) / int(total)
 
 
+@pytest.mark.long
 async def test_a_pool_whose_metadata_is_near_full_takes_nothing_new_and_lets_all_go(place):
     with place.thin_pool("small", metadata_bytes=2 * MIB) as pool:
         await pool.backend.open(AGENT, CLOUD)
@@ -319,6 +320,7 @@ async def test_an_open_pool_that_went_is_no_empty_pool(pool, lacks):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 async def test_fifty_clones_are_made_at_once(pool):
     origin = await ready(pool, "one-1", content=OLD)
 
@@ -368,6 +370,7 @@ async def reopened(pool):
     return successor
 
 
+@pytest.mark.long
 async def test_a_replacement_that_was_cut_off_is_whole_or_not_at_all(pool):
     old = await ready(pool, "one-1", content=OLD)
     built = await pool.backend.create("one-1", new(), MIB, IMAGE)
@@ -387,6 +390,7 @@ async def test_a_replacement_that_was_cut_off_is_whole_or_not_at_all(pool):
     assert await pool.backend.purge(2**40) == 1
 
 
+@pytest.mark.long
 async def test_a_revert_that_was_cut_off_is_whole_or_not_at_all_and_leaves_nothing(pool):
     volume = await ready(pool, "one-1", content=OLD)
     await pool.backend.snapshot(volume, "s1")
@@ -408,6 +412,7 @@ async def test_a_revert_that_was_cut_off_is_whole_or_not_at_all_and_leaves_nothi
     assert after.size_bytes == MIB
 
 
+@pytest.mark.long
 async def test_a_revert_that_was_cut_off_does_not_need_a_start_to_be_repeated(pool):
     volume = await ready(pool, "one-1", content=OLD)
     await pool.backend.snapshot(volume, "s1")
@@ -424,6 +429,7 @@ async def test_a_revert_that_was_cut_off_does_not_need_a_start_to_be_repeated(po
         assert len(lvs(pool)) == 3
 
 
+@pytest.mark.long
 async def test_a_larger_clone_that_was_cut_off_is_building_or_not_there(pool):
     origin = await ready(pool, "one-1", content=OLD)
     uuid = new()
@@ -435,6 +441,7 @@ async def test_a_larger_clone_that_was_cut_off_is_building_or_not_there(pool):
         assert died or left.size_bytes == 2 * MIB
 
 
+@pytest.mark.long
 async def test_a_destruction_that_was_cut_off_leaves_the_whole_volume_or_nothing(pool):
     volume = await ready(pool, "one-1")
     await pool.backend.snapshot(volume, "s1")
@@ -445,6 +452,7 @@ async def test_a_destruction_that_was_cut_off_leaves_the_whole_volume_or_nothing
         assert len(lvs(pool)) == (3 if died else 1)
 
 
+@pytest.mark.long
 async def test_what_a_killed_command_left_suspended_goes_on_at_the_next_start(pool):
     volume = await ready(pool, "one-1", content=OLD)
     await pool.backend.activate(volume)

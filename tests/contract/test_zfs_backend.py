@@ -44,6 +44,7 @@ async def cleared(pool, backend):
 # Clones and their origin
 
 
+@pytest.mark.long
 async def test_fifty_clones_are_made_at_once_and_destroyed_at_once_and_take_their_destroyed_image_along(pool):
     image = await ready(pool, "one-1", content=OLD)
 
@@ -129,6 +130,7 @@ async def test_many_reverts_leave_no_dataset_that_has_no_snapshot(pool):
     assert nothing_left(pool)
 
 
+@pytest.mark.long
 async def test_reverts_among_snapshots_of_several_lives_leave_nothing(pool):
     volume = await ready(pool, "one-1")
     for number in range(1, 4):
@@ -375,6 +377,7 @@ async def test_configured_properties_are_given_to_new_volumes_and_clones(pool):
 # Crashes: the process ends between any two acts
 
 
+@pytest.mark.long
 async def test_a_crash_while_creating_leaves_a_building_volume_or_nothing(pool, monkeypatch):
     async def prepare():
         return new()
@@ -390,6 +393,7 @@ async def test_a_crash_while_creating_leaves_a_building_volume_or_nothing(pool, 
 
 
 @pytest.mark.parametrize("snapshot", [None, "s1"])
+@pytest.mark.long
 async def test_a_crash_while_cloning_leaves_a_building_volume_or_nothing(pool, monkeypatch, snapshot):
     async def prepare():
         origin = await ready(pool, "one-7", content=OLD)
@@ -408,6 +412,7 @@ async def test_a_crash_while_cloning_leaves_a_building_volume_or_nothing(pool, m
         await cleared(pool, backend)
 
 
+@pytest.mark.long
 async def test_a_crash_while_replacing_shows_the_old_or_the_new_volume_after_it(pool, monkeypatch):
     async def prepare():
         old = await ready(pool, "one-7", content=OLD)
@@ -443,6 +448,7 @@ async def test_an_old_intent_to_replace_does_not_publish_what_was_given_up(pool,
     assert (await successor.find_uuid(built.uuid)).state is State.BUILDING
 
 
+@pytest.mark.long
 async def test_a_crash_while_trashing_loses_nothing(pool, monkeypatch):
     async def prepare():
         return await ready(pool, "one-7", content=OLD)
@@ -457,6 +463,7 @@ async def test_a_crash_while_trashing_loses_nothing(pool, monkeypatch):
         assert nothing_left(pool)
 
 
+@pytest.mark.long
 async def test_a_crash_while_destroying_an_image_with_clones_leaves_them_whole(pool, monkeypatch):
     async def prepare():
         image = await ready(pool, "one-7", content=OLD)
@@ -477,6 +484,7 @@ async def test_a_crash_while_destroying_an_image_with_clones_leaves_them_whole(p
         assert nothing_left(pool)
 
 
+@pytest.mark.long
 async def test_a_crash_while_reverting_gives_the_old_or_the_new_content_and_all_snapshots(pool, monkeypatch):
     async def prepare():
         volume = await ready(pool, "one-7", content=OLD)
@@ -499,6 +507,7 @@ async def test_a_crash_while_reverting_gives_the_old_or_the_new_content_and_all_
         await cleared(pool, backend)
 
 
+@pytest.mark.long
 async def test_a_crash_while_deleting_a_snapshot_leaves_its_clone_and_its_name_free(pool, monkeypatch):
     async def prepare():
         volume = await ready(pool, "one-7", content=OLD)
@@ -545,6 +554,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 async def test_an_agent_killed_in_the_middle_of_many_steps_leaves_nothing_that_is_not_cleared_away(pool):
     origin = await ready(pool, "one-1", content=OLD)
     for seconds in (3.0, 5.5):

@@ -35,23 +35,11 @@ class Part:
     argv: tuple[str, ...]
 
 
-def contract(name: str, kind: str, chosen: str) -> Part:
-    """The contract suites' tests that need a guest's kernel, those `chosen`, in a throw-away guest with two empty disks."""
+def contract(name: str, kind: str, chosen: str, marked: str) -> Part:
+    """The contract suites' tests that need a guest's kernel, `chosen` and `marked`, in a throw-away guest with two disks."""
     guest = ("run", "--disk", "4G", "--disk", "4G", "--memory", "1024", "--limit", str(_SUITE_S), kind, "--")
-    tests = (
-        "pytest",
-        "-v",
-        "--durations",
-        "10",
-        "--timeout",
-        str(_TEST_S),
-        "-m",
-        "guest",
-        "-k",
-        chosen,
-        "tests/contract",
-    )
-    return Part(name, (*_LAB, *guest, *tests))
+    pytest = ("pytest", "-v", "--durations", "10", "--timeout", str(_TEST_S))
+    return Part(name, (*_LAB, *guest, *pytest, "-m", marked, "-k", chosen, "tests/contract"))
 
 
 # What both kinds of guests can do is tried on the quicker one.
@@ -60,16 +48,15 @@ SUITES = {
     "contract lvm": ("uml", "lvm"),
     "contract lio, iscsi": ("uml", "not lvm and not zfs"),
 }
-# Crashes between any two steps, and dozens at once: minutes each in a guest. The word `contract` runs them too.
-LONG = "crash or cut_off or killed or fifty or many_volumes or hundred or metadata_is_near_full"
 
 
 def suites(*, whole: bool) -> list[Part]:
-    """The contract suites, each in a guest of its own; without the longest tests unless `whole`."""
-    return [
-        contract(name, kind, chosen if whole else f"({chosen}) and not ({LONG})")
-        for name, (kind, chosen) in SUITES.items()
-    ]
+    """The contract suites, each in a guest of its own; without the longest tests unless `whole`.
+
+    Those are crashes between any two steps, and dozens of volumes at once: minutes each in a guest.
+    """
+    marked = "guest" if whole else "guest and not long"
+    return [contract(name, kind, chosen, marked) for name, (kind, chosen) in SUITES.items()]
 
 
 def parts(wanted: Sequence[str]) -> list[Part]:
