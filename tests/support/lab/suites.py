@@ -77,14 +77,14 @@ def run_all(wanted: Sequence[str], say: Say) -> bool:
     end = time.monotonic() + LIMIT_S
     summary: list[tuple[Part, int, float]] = []
     running: set[subprocess.Popen[str]] = set()
-    cores: SimpleQueue[int] = SimpleQueue()
-    for core in (available := os.sched_getaffinity(0)):
-        cores.put(core)
+    places: SimpleQueue[str] = SimpleQueue()
+    for place in (available := _places(sorted(os.sched_getaffinity(0)))):
+        places.put(place)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         with ThreadPoolExecutor(len(available)) as pool, _ended_early(running):
-            summary += pool.map(lambda part: _run(part, end, say, running, cores), chosen)
+            summary += pool.map(lambda part: _run(part, end, say, running, places), chosen)
     finally:
         for lab in record.abandoned():
             down(lab)
@@ -99,6 +99,11 @@ def run_all(wanted: Sequence[str], say: Say) -> bool:
     return not failed
 
 
+def _places(cores: Sequence[int]) -> list[str]:
+    """Where parts run, as taskset says it: each core has one, and for each two a third one fills their pauses."""
+    return [*map(str, cores), *(f"{one},{other}" for one, other in zip(cores[::2], cores[1::2], strict=False))]
+
+
 @contextlib.contextmanager
 def _ended_early(running: set[subprocess.Popen[str]]) -> Iterator[None]:
     """End what runs when somebody ends us, instead of waiting for it."""
@@ -111,17 +116,17 @@ def _ended_early(running: set[subprocess.Popen[str]]) -> Iterator[None]:
 
 
 def _run(
-    part: Part, end: float, say: Say, running: set[subprocess.Popen[str]], cores: SimpleQueue[int]
+    part: Part, end: float, say: Say, running: set[subprocess.Popen[str]], places: SimpleQueue[str]
 ) -> tuple[Part, int, float]:
-    """Run one part on a core of its own, its output line by line with its name before it; killed when the time is over."""
-    core = cores.get()
+    """Run one part in its place, its output line by line with its name before it; killed when the time is over."""
+    place = places.get()
     started = time.monotonic()
     say(f"== {part.name}")
     env = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT}/lib"}
     limit = ("timeout", "-k", "10", str(max(1, int(end - started))))
     # Also when we are killed outright, the part ends; `scripts/lab down` then finds the labs it had.
     child = subprocess.Popen(
-        ("setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", str(core), *limit, *part.argv),
+        ("setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", place, *limit, *part.argv),
         cwd=CHECKOUT,
         env=env,
         stdin=subprocess.DEVNULL,
@@ -136,6 +141,6 @@ def _run(
         print(f"{part.name}: {line}", end="", flush=True)
     status = child.wait()
     running.discard(child)
-    cores.put(core)
+    places.put(place)
     say(f"== {part.name} {'passed' if status == 0 else 'FAILED'}")
     return part, status, time.monotonic() - started
