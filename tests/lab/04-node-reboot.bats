@@ -12,7 +12,10 @@ setup_file() { lab_up --engine lvm; }
 teardown_file() { lab_down; }
 
 # What a failed test may have stopped.
-teardown() { service start onelun nas1; }
+teardown() {
+	service start onelun nas1
+	eventually 60 ask nas1 list_zvols >/dev/null
+}
 
 # held VERB COUNT: map, unmap or delete so many volumes on both nodes.
 held() { LIMIT=400 on front python "$CHECKOUT/tests/lab/held.py" "$@" node1 node2 </dev/null; }
