@@ -752,6 +752,27 @@ async def test_iscsid_that_is_gone_is_one_sentence(iscsi: OpenIscsiLab, node1: I
     assert leftovers(iscsi) == []
 
 
+async def test_lvm_that_looks_into_disks_of_vms_is_named(node1: IscsiConnector) -> None:
+    configuration = Path("/etc/lvm/lvmlocal.conf")
+    kept = configuration.read_text()
+    configuration.write_text("devices {\n scan_lvs = 0\n}\n")
+    try:
+        assert ["global_filter" in line for line in await node1.check()] == [True]
+    finally:
+        configuration.write_text(kept)
+
+
+async def test_lvm_finds_no_volume_group_of_a_vm(iscsi: OpenIscsiLab, node1: IscsiConnector) -> None:
+    device = await node1.connect(iscsi.offer("one-1", "node1"))
+    everything = ("--config", 'devices { global_filter = [ "a|.*|" ] }')
+    run("pvcreate", "-qq", "--yes", *everything, device)
+    run("vgcreate", "-qq", *everything, "of-a-vm", device)
+    run("udevadm", "settle", "--timeout=20")
+
+    assert "of-a-vm" not in groups()
+    assert "of-a-vm" in groups(*everything)
+
+
 async def test_a_record_that_would_log_in_at_boot_is_named(iscsi: OpenIscsiLab, node1: IscsiConnector) -> None:
     export = iscsi.offer("one-1", "node1")
     await node1.connect(export)
@@ -787,6 +808,12 @@ class paused:  # noqa: N801 - it reads as a word in `with`
 
     def __exit__(self, *_: object) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+
+def groups(*options: str) -> list[str]:
+    """The volume groups that LVM of this host sees."""
+    argv = ("vgs", "--noheadings", "-o", "vg_name", *options)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout.split()
 
 
 def iscsiadm(*args: str, check: bool = True) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 from onelun import command
 from onelun.compute.connectors.iscsi.admin import daemon_answers
@@ -10,6 +11,7 @@ from onelun.compute.connectors.iscsi.notes import Notes
 from onelun.compute.connectors.iscsi.records import Records, available
 from onelun.compute.connectors.iscsi.sysfs import Sysfs
 from onelun.errors import CommandFailed
+from onelun.naming import IQN_PREFIX
 
 _NAME = "/etc/iscsi/initiatorname.iscsi"
 
@@ -33,6 +35,11 @@ async def troubles(sysfs: Sysfs, records: Records, notes: Notes) -> list[str]:
         found.append("iscsid is not running: systemctl enable --now iscsid.socket")
     if not sysfs.has_bsg():
         found.append("the kernel has no CONFIG_BLK_DEV_BSG, by which disks are asked who they are: use another one")
+    if await _lvm_looks():
+        found.append(
+            "LVM of this host would activate volume groups that it finds inside VMs' disks: put "
+            f'global_filter = [ "r|-iscsi-{IQN_PREFIX}|" ] into the section devices of /etc/lvm/lvm.conf'
+        )
     found += [trouble for trouble in (records.trouble(), notes.trouble()) if trouble is not None]
     found += [
         f"the record of {iqn} would log in by itself at the host's start: iscsiadm -m node -T {iqn} --op update "
@@ -40,6 +47,15 @@ async def troubles(sysfs: Sysfs, records: Records, notes: Notes) -> list[str]:
         for iqn in records.automatic()
     ]
     return found
+
+
+async def _lvm_looks() -> bool:
+    """Whether LVM is there and nothing in its configuration keeps it from our disks."""
+    if shutil.which("lvmconfig") is None:
+        return False
+    # It fails when the section is nowhere set.
+    told = (await command.run("lvmconfig", "devices", timeout_s=10, check=False)).stdout
+    return IQN_PREFIX not in told and "use_devicesfile=1" not in told
 
 
 async def _has_tcp(sysfs: Sysfs) -> bool:
