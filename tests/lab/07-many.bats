@@ -4,7 +4,7 @@
 load lab.bash
 load leftovers.bash
 
-# The issue's numbers are 50 and 5; user-mode-linux starts processes slowly, and there are thousands in it.
+# 50 and 5 are worth a run now and then; user-mode-linux starts processes slowly, and there are thousands in it.
 MANY=${ONELUN_LAB_MANY:-20}
 ROUNDS=${ONELUN_LAB_ROUNDS:-3}
 
