@@ -17,6 +17,7 @@ _COMMANDS = {
     "config": "onelun.cli.config",
     "frontend": "onelun.cli.frontend",
     "nas": "onelun.cli.nas",
+    "register": "onelun.cli.register",
 }
 
 
