@@ -146,6 +146,9 @@ class Cloud:
         ]
         return m.ZvolList(body=body)
 
+    def list_dev(self, node: str, request: m.ListDev) -> Reply:
+        return m.DevList(body=[])
+
     def pool_capacity(self, nas: str, r: m.PoolCapacity) -> Reply:
         pool = self._pool(nas, r.zpool)
         used = sum(v.size for key, v in self.volumes.items() if key[:2] == (nas, pool))

@@ -18,12 +18,13 @@ NO_EXISTS = 0x0400
 
 
 class Oned:
-    """Answers one.vm.info, one.image.info, one.datastore.info and one.system.version to who has the session."""
+    """Answers one.vm.info, one.image.info, one.datastore.info, the pools' infos and one.system.version to who has the session."""
 
     def __init__(self, release: str = "7.5") -> None:
         self.release = release
         self.session = "oneadmin:onepass"
         self.documents: dict[tuple[str, int], str] = {}
+        self.pools: dict[str, str] = {}
         self.calls: list[tuple[str, int | None]] = []
         self.refused = 0
         self.broken: bytes | None = None
@@ -66,6 +67,8 @@ class Oned:
         if method == "one.system.version":
             return [True, f"{self.release}.0", 0, 0, 0]
         kind = method.split(".")[1]
+        if kind.endswith("pool"):
+            return [True, self.pools.get(kind, f"<{kind[:-4].upper()}_POOL/>"), 0, 0, 0]
         found = self.documents.get((kind, rest[0]))
         if found is None:
             return [False, f"[{method}] Error getting {kind} [{rest[0]}].", NO_EXISTS, 0, 0]

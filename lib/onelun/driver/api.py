@@ -14,7 +14,7 @@ import xmlrpc.client
 from collections.abc import Callable
 from typing import Any
 
-from onelun.driver.document import Vm, parse_vm
+from onelun.driver.document import Listed, Vm, parse_datastores, parse_hosts, parse_vm
 from onelun.errors import ProtocolError, Rejected, Unreachable
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,14 @@ class Api:
     async def version(self) -> str:
         """OpenNebula's release. Raises Unreachable."""
         return await self._call("one.system.version") or ""
+
+    async def hosts(self) -> list[str]:
+        """Oned's names of all hosts that the session's user may see. Raises Unreachable."""
+        return parse_hosts(await self._call("one.hostpool.info") or "")
+
+    async def datastores(self) -> list[Listed]:
+        """All datastores that the session's user may see. Raises Unreachable."""
+        return parse_datastores(await self._call("one.datastorepool.info") or "")
 
     async def _call(self, method: str, *arguments: int) -> str | None:
         async with self._turn:

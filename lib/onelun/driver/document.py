@@ -68,6 +68,17 @@ class Vm(msgspec.Struct, frozen=True):
     disks: dict[int, VmDisk]
 
 
+class Listed(msgspec.Struct, frozen=True):
+    """A datastore as oned lists it: its drivers, and every single attribute of its template by name."""
+
+    id: int
+    name: str
+    ds_mad: str
+    tm_mad: str
+    is_image: bool
+    attributes: dict[str, str]
+
+
 class ActionData:
     """The document of a datastore action."""
 
@@ -130,6 +141,27 @@ def parse_vm(text: str) -> Vm:
         hostname=hostnames[-1] if hostnames else None,
         disks={disk.id: disk for disk in disks},
     )
+
+
+def parse_hosts(text: str) -> list[str]:
+    """The names of the hosts that one.hostpool.info returns. Raises Rejected for another document."""
+    return [_needed(host, "NAME").strip() for host in _parse(text.encode(), "HOST_POOL").findall("HOST")]
+
+
+def parse_datastores(text: str) -> list[Listed]:
+    """The datastores that one.datastorepool.info returns. Raises Rejected for another document."""
+    return [
+        Listed(
+            id=_number(element, "ID"),
+            name=_text(element, "NAME").strip(),
+            ds_mad=_text(element, "DS_MAD").strip(),
+            tm_mad=_text(element, "TM_MAD").strip(),
+            # Datastore.h: 0 is an image datastore, 1 a system one.
+            is_image=_text(element, "TYPE").strip() == "0",
+            attributes={str(child.tag): (child.text or "").strip() for child in element.iterfind("TEMPLATE/*")},
+        )
+        for element in _parse(text.encode(), "DATASTORE_POOL").findall("DATASTORE")
+    ]
 
 
 def _disk(element: etree._Element) -> VmDisk:

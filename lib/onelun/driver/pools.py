@@ -21,16 +21,21 @@ Pool = tuple[str, str]
 
 def pools_of(datastore: Datastore) -> list[Pool]:
     """The pools that ONELUN_POOLS names, in order. Raises Rejected, saying what to set, when it names none."""
-    words = datastore.pools.replace(",", " ").split()
+    return pools_named(datastore.pools, datastore.name)
+
+
+def pools_named(text: str, datastore: str) -> list[Pool]:
+    """The pools that `text`, the ONELUN_POOLS of that datastore, names. Raises Rejected as above."""
+    words = text.replace(",", " ").split()
     if not words:
         raise Rejected(
-            f'datastore {datastore.name} does not say where it lives: set ONELUN_POOLS="NAS/POOL …" in it (onedatastore update)'
+            f'datastore {datastore} does not say where it lives: set ONELUN_POOLS="NAS/POOL …" in it (onedatastore update)'
         )
     pools: list[Pool] = []
     for word in words:
         nas, slash, pool = word.partition("/")
         if not slash:
-            raise Rejected(f"ONELUN_POOLS of datastore {datastore.name} has {word[:80]!r}: it should be NAS/POOL")
+            raise Rejected(f"ONELUN_POOLS of datastore {datastore} has {word[:80]!r}: it should be NAS/POOL")
         found = checked_name(nas, "name of a NAS"), checked_name(pool, "name of a pool")
         if found not in pools:
             pools.append(found)

@@ -1,0 +1,66 @@
+"""The parts of `onelun frontend check`: what OpenNebula was told, what is under remotes, who serves, who is out of reach."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from onelun.beneath import owner_of
+from onelun.cli.check import Part
+from onelun.cli.register import release_of
+from onelun.config import Config, Frontend
+from onelun.driver.api import Api
+from onelun.driver.asking import Asker
+from onelun.driver.checking import Checking
+from onelun.frontend import reach
+from onelun.registration import live_snapshots, oned_conf, scripts
+from onelun.registration.place import Place
+from onelun.registration.rewriting import read
+from onelun.registration.wanted import DRIVER, has_modes, tm_mad_conf
+
+
+def parts_of(config: Config, mine: Frontend, place: Place, asker: Asker) -> dict[str, Part]:
+    """The parts by what they look at, in the order in which an operator puts them right."""
+    parts: dict[str, Part] = {
+        "oned.conf": partial(_oned_conf, place, mine),
+        "vmm_execrc": partial(_live_snapshots, place, mine),
+        "scripts": partial(_scripts, place, mine),
+        "socket": partial(_socket, mine),
+    }
+    if mine.api is None:
+        return {**parts, "oned": _no_api}
+    checking = Checking(mine, Api(mine.api, mine.api_auth), asker, DRIVER)
+    return {
+        **parts,
+        "oned": checking.release,
+        "hosts": checking.hosts,
+        "datastores": partial(_datastores, checking, place, mine),
+    }
+
+
+async def _oned_conf(place: Place, mine: Frontend) -> list[str]:
+    return oned_conf.findings(read(place.oned_conf), release_of(mine.opennebula_version, place), place.oned_conf)
+
+
+async def _live_snapshots(place: Place, mine: Frontend) -> list[str]:
+    if not has_modes(release_of(mine.opennebula_version, place)):
+        return []
+    return live_snapshots.findings(read(place.vmm_execrc), place.vmm_execrc)
+
+
+async def _scripts(place: Place, mine: Frontend) -> list[str]:
+    return scripts.findings(place.remotes, scripts.shipped(), owner_of(mine.owner).uid)
+
+
+async def _socket(mine: Frontend) -> list[str]:
+    return reach.findings(os.path.abspath(mine.socket), owner_of(mine.owner).uid)
+
+
+async def _datastores(checking: Checking, place: Place, mine: Frontend) -> list[str]:
+    return await checking.datastores(tm_mad_conf(release_of(mine.opennebula_version, place)))
+
+
+async def _no_api() -> list[str]:
+    return [
+        "frontend.api is not set, so that oned cannot be asked about hosts and VMs: http://127.0.0.1:2633/RPC2 as a rule"
+    ]
