@@ -11,7 +11,7 @@ import time
 from stub import say
 
 # The checkout's, found from here, then the one that install.sh makes.
-PYTHONS = ("/../../.venv/bin/python", "/usr/lib/onelun/venv/bin/python")
+PYTHONS = ("/../../.venv/bin/python", "/opt/onelun/venv/bin/python")
 SLOTS = 4
 RETRY_S = 0.25
 

@@ -36,6 +36,7 @@ class FrontEnd:
         self.datastores = directory / "datastores"
         self.datastores.mkdir()
         self.settings: dict[str, Any] = {}
+        self.scripts = CHECKOUT
         self.api: Api | None = None
         self.finish_s = 4.0
         self._thread: threading.Thread | None = None
@@ -101,7 +102,7 @@ class FrontEnd:
     def begin(self, call: Recorded, **more: str) -> subprocess.Popen[bytes]:
         """Start a script; the caller waits for it."""
         return subprocess.Popen(
-            [str(CHECKOUT / call.name.replace("/", "/onelun/")), *call.argv],
+            [str(self.scripts / call.name.replace("/", "/onelun/")), *call.argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

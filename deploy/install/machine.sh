@@ -1,0 +1,168 @@
+# shellcheck shell=bash
+# What each role has on a machine: scripts, unit, settings, state. Sourced by install.sh.
+
+CONF=/etc/onelun
+UNITS=/etc/systemd/system
+STATE=/var/lib/onelun
+
+# What has the settings that this call made.
+MADE_SETTINGS=''
+
+# packages_of ROLE: what it needs of the distribution whatever is configured. Engines are a choice; `onelun ROLE check` names theirs.
+packages_of() {
+	case $1 in
+	frontend) echo qemu-utils qemu-block-extra bzip2 xz-utils zstd ;;
+	compute) echo open-iscsi ;;
+	esac
+}
+
+where_opennebula_is() {
+	local location=${ONE_LOCATION:-}
+	if [ -n "$location" ]; then
+		ONE_ETC=$location/etc ONE_VAR=$location/var
+	else
+		ONE_ETC=/etc/one ONE_VAR=/var/lib/one
+	fi
+	REMOTES=$ONE_VAR/remotes
+	if [ -z "$VERSION" ] && [ -r "$BASE$REMOTES/VERSION" ]; then VERSION=$(head -n 1 "$BASE$REMOTES/VERSION"); fi
+}
+
+wants() { case " ${ROLES[*]} " in *" $1 "*) ;; *) return 1 ;; esac }
+
+# check_machine: what must be so before anything is changed.
+check_machine() {
+	[ -n "$BASE" ] || [ "$(id -u)" = 0 ] || fail "run this as root, or give --root DIR to look at what it would do"
+	if [ -n "$CLOUD" ] && ! [[ $CLOUD =~ ^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$ ]]; then
+		fail "--cloud is '$CLOUD', which is no UUID: copy frontend.cloud of the first front-end's $CONF/onelun.toml"
+	fi
+	if wants nas && ! wants frontend && ! wants compute; then return; fi
+	[ -n "$BASE" ] || id "$OWNER" >/dev/null 2>&1 ||
+		fail "there is no user $OWNER here: install OpenNebula (on a host: opennebula-node-kvm) first, or name its user with --user"
+	if ! wants frontend; then return; fi
+	[ -d "$BASE$REMOTES/tm" ] ||
+		fail "there is no $REMOTES/tm: is this OpenNebula's front-end? (ONE_LOCATION is '${ONE_LOCATION:-}')"
+	[ -n "$VERSION" ] || fail "$REMOTES/VERSION does not tell OpenNebula's release: give it with --opennebula-version"
+}
+
+# own PATH...: it becomes OpenNebula's user's, when we may give files away.
+own() { if [ "$(id -u)" = 0 ]; then chown -R "$OWNER:$GROUP" "$@"; fi; }
+
+install_role() {
+	local unit=onelun-$1.service rendered
+	mkdir -p "$BASE$PREFIX/roles"
+	[ -e "$BASE$PREFIX/roles/$1" ] || : >"$BASE$PREFIX/roles/$1"
+	rendered=$(mktemp)
+	sed -e "s/^User=oneadmin$/User=$OWNER/" -e "s/^Group=oneadmin$/Group=$GROUP/" "$ROOT/deploy/systemd/$unit" >"$rendered"
+	put 644 "$rendered" "$BASE$UNITS/$unit"
+	if [ "$1" = frontend ]; then
+		put_scripts "$BASE$REMOTES"
+		own "$BASE$REMOTES/datastore/onelun" "$BASE$REMOTES/tm/onelun"
+	fi
+	render_settings "$1" >"$rendered"
+	put 644 "$rendered" "$BASE$PREFIX/settings/$1.toml"
+	rm -f "$rendered"
+	install_settings "$1"
+}
+
+# name_of_machine: its short name, as the name of an agent.
+name_of_machine() { uname -n | sed 's/\..*//; s/[^A-Za-z0-9-]/-/g' | tr '[:upper:]' '[:lower:]'; }
+
+render_settings() {
+	local names cloud
+	names="\"$(uname -n)\""
+	cloud=${CLOUD:-$(known_cloud)}
+	sed -e "s#@CLOUD@#${cloud:-$(cat /proc/sys/kernel/random/uuid)}#" -e "s#@VERSION@#$VERSION#" -e "s#@NAMES@#$names#" \
+		-e "s#@NAME@#$(name_of_machine)#" -e "s#@OWNER@#$OWNER#" -e "s#@DATASTORES@#$ONE_VAR/datastores#" "$ROOT/deploy/settings/$1.toml"
+}
+
+# known_cloud: the UUID that this machine has already.
+known_cloud() {
+	{ cat "$BASE$CONF/onelun.toml" "$BASE$PREFIX/settings/frontend.toml" 2>/dev/null || true; } | sed -n 's/^cloud *= *"\([^"]*\)".*/\1/p' | sed 1q
+}
+
+# install_settings ROLE: the sample becomes the configuration where there is none; a section that an existing one lacks is told.
+install_settings() {
+	local file=$BASE$CONF/onelun.toml
+	if [ ! -e "$file" ]; then
+		mkdir -p "$BASE$CONF"
+		(umask 077 && cp "$BASE$PREFIX/settings/$1.toml" "$file")
+		MADE_SETTINGS=1
+	elif [ -n "$MADE_SETTINGS" ]; then
+		# A machine with several roles has one file, with one section [broker].
+		{ echo && sed '1,/^$/d' "$BASE$PREFIX/settings/$1.toml"; } >>"$file"
+	fi
+	if ! grep -q "^\[$1\]" "$file"; then say "$CONF/onelun.toml has no section [$1]: add it as $PREFIX/settings/$1.toml shows it"; fi
+	if [ "$1" = frontend ]; then
+		# It holds the broker's password, and the frontend and the scripts read it as OpenNebula's user.
+		if [ "$(id -u)" = 0 ]; then chgrp "$GROUP" "$BASE$CONF" "$file"; fi
+		chmod 640 "$file"
+		chmod 750 "$BASE$CONF"
+	fi
+}
+
+uninstall_role() {
+	local unit=onelun-$1.service
+	if [ -z "$BASE" ] && [ -d /run/systemd/system ]; then systemctl disable --now "$unit" >/dev/null 2>&1 || true; fi
+	rm -f "$BASE$UNITS/$unit" "$BASE$PREFIX/settings/$1.toml" "$BASE$PREFIX/roles/$1"
+	if [ "$1" = frontend ]; then rm -rf "$BASE$REMOTES/datastore/onelun" "$BASE$REMOTES/tm/onelun"; fi
+	if [ -z "$PURGE" ]; then
+		say "$1: removed; $CONF and $STATE are kept (--purge removes them too)"
+		return
+	fi
+	rm -rf "$BASE${STATE:?}/$1"
+	rmdir "$BASE$STATE" 2>/dev/null || true
+	if ! compgen -G "$BASE$PREFIX/roles/*" >/dev/null; then rm -rf "$BASE$CONF"; fi
+	say "$1: removed, with its configuration and state"
+}
+
+# check_unused ROLE: nobody's disks hang on what is about to go.
+check_unused() {
+	if [ "$1" = frontend ] && grep -qsE '^[^#]*[",= ]onelun[", ]' "$BASE$ONE_ETC/oned.conf"; then
+		fail "OpenNebula still has onelun in $ONE_ETC/oned.conf: run \`onelun register --remove --apply\` and restart OpenNebula first"
+	fi
+	if [ "$1" = compute ] && [ -z "$BASE" ] && [ -n "$(find /dev/onelun -type l -print -quit 2>/dev/null)" ]; then
+		fail "disks are connected here (find /dev/onelun): move the VMs to another host, or shut them down, first"
+	fi
+}
+
+reload_units() { if [ -z "$BASE" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi; }
+
+start_roles() {
+	local role
+	[ -z "$BASE" ] || fail "--now starts services of this machine, and --root is another place"
+	for role in "${ROLES[@]}"; do
+		systemctl enable "onelun-$role.service"
+		systemctl restart "onelun-$role.service" ||
+			fail "onelun-$role does not start: \`install.sh --$role --check\` and \`journalctl -u onelun-$role\` say why"
+	done
+}
+
+check_role() {
+	[ -e "$BASE$PREFIX/roles/$1" ] || {
+		say "$1: not installed here: install.sh --$1"
+		return 1
+	}
+	[ -z "$BASE" ] || return 0
+	"$COMMAND" "$1" check
+}
+
+# what_next: the steps that are left for a person.
+what_next() {
+	local role package missing=()
+	for role in "${ROLES[@]}"; do
+		for package in $(packages_of "$role"); do
+			if command -v dpkg-query >/dev/null && ! is_installed "$package"; then missing+=("$package"); fi
+		done
+	done
+	say "onelun is installed for: ${ROLES[*]}. Next:"
+	if ((${#missing[@]})); then say "  apt-get install --no-install-recommends ${missing[*]}"; fi
+	say "  edit $CONF/onelun.toml (docs/install.md has a whole cloud as an example)"
+	for role in "${ROLES[@]}"; do say "  onelun $role check   # names what stands in the way"; done
+	if [ -z "$NOW" ]; then
+		for role in "${ROLES[@]}"; do say "  systemctl enable --now onelun-$role"; done
+	fi
+	if wants frontend; then
+		say "  onelun register   # shows the lines for oned.conf and vmm_execrc; --apply writes them, with a copy of each"
+		say "  on every other front-end: the same, with --cloud $(known_cloud)"
+	fi
+}
