@@ -1,8 +1,9 @@
-"""What `onelun nas check` and `onelun compute check` do: name beforehand what would stand in the way of serving."""
+"""What `onelun ROLE check` does: name beforehand what would stand in the way of serving."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 import click
@@ -23,6 +24,8 @@ def report(config: Config, name: str, parts: Mapping[str, Part]) -> None:
 
     The broker is tried as the agent `name`, without taking that name from an agent that serves.
     """
+    # What parts meet on their way is in the sentences; without a handler warnings would go to stderr as well.
+    logging.getLogger().addHandler(logging.NullHandler())
     found = asyncio.run(_all({**parts, "broker": lambda: _broker(config, name)}))
     for part, sentence in found:
         click.echo(f"{part}: {sentence}")

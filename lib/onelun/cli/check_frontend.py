@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from functools import partial
 
 from onelun.beneath import owner_of
@@ -29,13 +30,15 @@ def parts_of(config: Config, mine: Frontend, place: Place, asker: Asker) -> dict
     }
     if mine.api is None:
         return {**parts, "oned": _no_api}
-    checking = Checking(mine, Api(mine.api, mine.api_auth), asker, DRIVER)
-    return {
-        **parts,
-        "oned": checking.release,
-        "hosts": checking.hosts,
-        "datastores": partial(_datastores, checking, place, mine),
-    }
+    checking = Checking(mine, Api(mine.api, _session_of(mine)), asker, DRIVER)
+    return {**parts, "oned": partial(_oned, checking, place, mine)}
+
+
+def _session_of(mine: Frontend) -> str:
+    """The file of oned's session. Root looks at the one that the frontend uses, in its owner's home."""
+    if os.getuid() or not mine.api_auth.startswith("~/"):
+        return mine.api_auth
+    return os.path.join(pwd.getpwuid(owner_of(mine.owner).uid).pw_dir, mine.api_auth[2:])
 
 
 async def _oned_conf(place: Place, mine: Frontend) -> list[str]:
@@ -56,8 +59,10 @@ async def _socket(mine: Frontend) -> list[str]:
     return reach.findings(os.path.abspath(mine.socket), owner_of(mine.owner).uid)
 
 
-async def _datastores(checking: Checking, place: Place, mine: Frontend) -> list[str]:
-    return await checking.datastores(tm_mad_conf(release_of(mine.opennebula_version, place)))
+async def _oned(checking: Checking, place: Place, mine: Frontend) -> list[str]:
+    release = release_of(mine.opennebula_version, place)
+    # In this order, so that a oned that does not answer is told once.
+    return [*await checking.release(), *await checking.hosts(), *await checking.datastores(tm_mad_conf(release))]
 
 
 async def _no_api() -> list[str]:

@@ -10,7 +10,7 @@ import struct
 
 def findings(path: str, owner: int) -> list[str]:
     """One sentence when `path` is not served, or not by the user `owner`, as whom oned runs the scripts. Waits 5 s at most."""
-    start = "start it: `systemctl start onelun-frontend`"
+    start = "start it (`systemctl start onelun-frontend`)"
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return [f"{path} is no socket: remove it and {start}"]

@@ -7,14 +7,17 @@ import pwd
 import stat
 import sys
 
+import onelun
+
 ROOMS = ("datastore", "tm")
 _AGAIN = "`install.sh --frontend` puts it right"
 
 
 def shipped() -> str | None:
     """Where the scripts of this very release are: beside the environment that runs, or in the checkout; None when nowhere."""
-    beside = os.path.dirname(sys.prefix)
-    for directory in (f"{beside}/remotes", beside):
+    beside = f"{os.path.dirname(sys.prefix)}/remotes"
+    checkout = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(onelun.__file__))))
+    for directory in (beside, checkout):
         if all(os.path.isdir(f"{directory}/{room}/onelun") for room in ROOMS):
             return directory
     return None
