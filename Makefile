@@ -1,6 +1,6 @@
 # The short names of what scripts/ does. `make check` needs what scripts/test installs.
 PYTHON := .venv/bin
-SHELL_FILES := $(shell shfmt -f scripts .ci tests install.sh 2>/dev/null)
+SHELL_FILES := $(shell shfmt -f scripts .ci tests deploy install.sh 2>/dev/null)
 
 .PHONY: check format unit test e2e demo bench
 

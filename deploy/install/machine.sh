@@ -49,15 +49,21 @@ own() { if [ "$(id -u)" = 0 ]; then chown -R "$OWNER:$GROUP" "$@"; fi; }
 
 install_role() {
 	local unit=onelun-$1.service rendered
-	mkdir -p "$BASE$PREFIX/roles"
-	[ -e "$BASE$PREFIX/roles/$1" ] || : >"$BASE$PREFIX/roles/$1"
 	rendered=$(mktemp)
 	sed -e "s/^User=oneadmin$/User=$OWNER/" -e "s/^Group=oneadmin$/Group=$GROUP/" "$ROOT/deploy/systemd/$unit" >"$rendered"
 	put 644 "$rendered" "$BASE$UNITS/$unit"
-	if [ "$1" = frontend ]; then
-		put_scripts "$BASE$REMOTES"
-		own "$BASE$REMOTES/datastore/onelun" "$BASE$REMOTES/tm/onelun"
-	fi
+	rm -f "$rendered"
+	if [ "$1" = frontend ]; then put_scripts "$BASE$REMOTES"; fi
+	settle "$1"
+}
+
+# settle ROLE: what depends on this machine, once the role's files are there: owners, the first settings.
+settle() {
+	local rendered
+	mkdir -p "$BASE$PREFIX/roles"
+	[ -e "$BASE$PREFIX/roles/$1" ] || : >"$BASE$PREFIX/roles/$1"
+	if [ "$1" = frontend ]; then own "$BASE$REMOTES/datastore/onelun" "$BASE$REMOTES/tm/onelun"; fi
+	rendered=$(mktemp)
 	render_settings "$1" >"$rendered"
 	put 644 "$rendered" "$BASE$PREFIX/settings/$1.toml"
 	rm -f "$rendered"
@@ -105,7 +111,7 @@ uninstall_role() {
 	if [ -z "$BASE" ] && [ -d /run/systemd/system ]; then systemctl disable --now "$unit" >/dev/null 2>&1 || true; fi
 	rm -f "$BASE$UNITS/$unit" "$BASE$PREFIX/settings/$1.toml" "$BASE$PREFIX/roles/$1"
 	if [ "$1" = frontend ]; then rm -rf "$BASE$REMOTES/datastore/onelun" "$BASE$REMOTES/tm/onelun"; fi
-	if [ -z "$PURGE" ]; then
+	if [ -z "${PURGE:-}" ]; then
 		say "$1: removed; $CONF and $STATE are kept (--purge removes them too)"
 		return
 	fi
@@ -158,11 +164,11 @@ what_next() {
 	if ((${#missing[@]})); then say "  apt-get install --no-install-recommends ${missing[*]}"; fi
 	say "  edit $CONF/onelun.toml (docs/install.md has a whole cloud as an example)"
 	for role in "${ROLES[@]}"; do say "  onelun $role check   # names what stands in the way"; done
-	if [ -z "$NOW" ]; then
+	if [ -z "${NOW:-}" ]; then
 		for role in "${ROLES[@]}"; do say "  systemctl enable --now onelun-$role"; done
 	fi
 	if wants frontend; then
 		say "  onelun register   # shows the lines for oned.conf and vmm_execrc; --apply writes them, with a copy of each"
-		say "  on every other front-end: the same, with --cloud $(known_cloud)"
+		say "  on every other front-end: the same, with the same frontend.cloud: install.sh --frontend --cloud $(known_cloud)"
 	fi
 }

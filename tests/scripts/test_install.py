@@ -249,3 +249,22 @@ def test_a_machine_that_is_below_one_location_is_served_there(another: Machine) 
 
     assert (machine.root / "srv/var/remotes/tm/onelun/clone").exists()
     assert "frontend.datastores = '/srv/var/datastores'" in machine.onelun("config", "show")
+
+
+def test_packages_hold_a_role_each_and_the_program_once(tmp_path: Path, wheels: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    subprocess.run([str(CHECKOUT / "scripts/package"), str(tmp_path)], env=environment, check=True, timeout=110)
+
+    held = {}
+    for package in tmp_path.glob("*.deb"):
+        listed = subprocess.run(["dpkg-deb", "-c", str(package)], capture_output=True, text=True, check=True).stdout
+        held[package.name.split("_")[0]] = {line.split(maxsplit=5)[5] for line in listed.splitlines()}
+
+    assert set(held) == {"onelun", "onelun-frontend", "onelun-nas", "onelun-compute"}
+    assert "./usr/bin/onelun -> /opt/onelun/venv/bin/onelun" in held["onelun"]
+    assert "./var/lib/one/remotes/tm/onelun/clone" in held["onelun-frontend"]
+    assert not any(" -> " in path for path in held["onelun-frontend"]), "nothing under remotes is a link"
+    for role in ("frontend", "nas", "compute"):
+        assert f"./lib/systemd/system/onelun-{role}.service" in held[f"onelun-{role}"]
+    files = [path for paths in held.values() for path in paths if not path.endswith("/")]
+    assert len(files) == len(set(files)), "two packages have the same file"
