@@ -16,6 +16,9 @@ from tests.support.oned_conf import ONED_CONF, VMM_EXECRC
 from tests.support.recorded import datastore_call
 from tests.support.wheels import write_wheels
 
+# Each makes whole environments, on a machine that may have other work.
+pytestmark = pytest.mark.timeout(300)
+
 NEEDED = ["pika", "lxml", "click", "msgspec", "rich", "rtslib-fb"]
 USER = pwd.getpwuid(os.getuid()).pw_name
 UUID = "4f2c1f0e-7a55-4c58-9b5c-0c7f3a6f1a01"
@@ -48,7 +51,7 @@ class Machine:
             env={"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self._wheels), **more},
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=280,
         )
         said = result.stdout + result.stderr
         assert result.returncode == status, said
@@ -253,7 +256,7 @@ def test_a_machine_that_is_below_one_location_is_served_there(another: Machine) 
 
 def test_packages_hold_a_role_each_and_the_program_once(tmp_path: Path, wheels: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
-    subprocess.run([str(CHECKOUT / "scripts/package"), str(tmp_path)], env=environment, check=True, timeout=110)
+    subprocess.run([str(CHECKOUT / "scripts/package"), str(tmp_path)], env=environment, check=True, timeout=280)
 
     held = {}
     for package in tmp_path.glob("*.deb"):

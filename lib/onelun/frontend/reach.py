@@ -17,7 +17,7 @@ def findings(path: str, owner: int) -> list[str]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
             link.settimeout(5)
             link.connect(path)
-            _, peer, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            pid, peer, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     except PermissionError:
         return [f"{path} may not be looked at by this user: run the check as root or as OpenNebula's user"]
     except (FileNotFoundError, ConnectionRefusedError):
@@ -28,4 +28,17 @@ def findings(path: str, owner: int) -> list[str]:
         return [
             f"{path} is served by user {peer}, not by {owner} (frontend.owner), and scripts refuse it: see User= of its unit"
         ]
+    if _is_of_a_release_before(pid):
+        return [
+            "the frontend that runs is of another release than what is installed: `systemctl restart onelun-frontend`"
+        ]
     return []
+
+
+def _is_of_a_release_before(pid: int) -> bool:
+    """Whether libraries that the process has loaded are gone: an install puts a whole new environment in the old one's place."""
+    try:
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
+            return any("/site-packages/" in line and line.endswith(" (deleted)\n") for line in file)
+    except OSError:
+        return False  # another user's: only root and that user see it
