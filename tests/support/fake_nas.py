@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onelun.deadline import Deadline
-from onelun.errors import Conflict, NotFound, OnelunError, Unreachable
+from onelun.errors import Conflict, NotFound, OnelunError, Rejected, Unreachable
 from onelun.model import Kind, Owner
 from onelun.rpc import message as m
 from onelun.rpc.schema import Reply, Request
@@ -126,6 +126,15 @@ class Cloud:
         size = max(origin.size, r.size_bytes or 0)
         volume = self.volumes.setdefault(key, Volume(size, r.owner, origin=r.origin))
         return m.ZvolCloned(uuid=volume.uuid, size_bytes=volume.size)
+
+    def resize_zvol(self, nas: str, r: m.ResizeZvol) -> Reply:
+        volume = self.volumes.get((nas, self._pool(nas, r.zpool), r.zvol))
+        if volume is None:
+            raise NotFound(f"there is no volume {r.zvol} in pool {r.zpool}")
+        if r.size_bytes < volume.size:
+            raise Rejected(f"{r.zvol} has {volume.size} bytes; it cannot be shrunk to {r.size_bytes}")
+        volume.size = r.size_bytes
+        return m.ZvolResized(uuid=volume.uuid, size_bytes=volume.size)
 
     def del_zvol(self, nas: str, r: m.DelZvol) -> Reply:
         key = (nas, self._pool(nas, r.zpool), r.zvol)

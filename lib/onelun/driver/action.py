@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from onelun.driver import datastore, importing, measuring, moving, returning, transfer
+from onelun.driver import datastore, importing, measuring, moving, resizing, returning, transfer
 from onelun.driver.frame import Form, error_text, form_of, one_line, read_arguments
 from onelun.driver.running import Call, Context, Outcome, Run
 from onelun.errors import NoReply, OnelunError, Rejected
@@ -29,6 +29,7 @@ ACTIONS: Mapping[str, Handler] = {
     "tm/mv": moving.mv,
     "tm/mvds": returning.mvds,
     "tm/delete": transfer.delete,
+    "tm/resize": resizing.resize,
 }
 
 # What an action was about, for the sentence that says why it failed; the last argument is the id of a datastore action.
@@ -44,6 +45,7 @@ _PURPOSE = {
     "tm/mv": "cannot move {first}",
     "tm/mvds": "cannot take back {first}",
     "tm/delete": "cannot delete {first}",
+    "tm/resize": "cannot resize {first}",
 }
 # What an action may need beyond its deadline to undo what it did; a guard against a step that forgets the deadline.
 _UNDO_S = 15.0

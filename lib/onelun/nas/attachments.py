@@ -21,7 +21,7 @@ from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue
 from onelun.nas.hosts import Hosts
 from onelun.nas.offers import Offers, is_without_agent, same
-from onelun.rpc.message import DevGrown, GrowDev, SetZvol, TearDown, ZvolAttached, ZvolDetached
+from onelun.rpc.message import SetZvol, TearDown, ZvolAttached, ZvolDetached
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Attachments:
             try:
                 await self._offers.make(backend, volume, row)
                 asking = True
-                asked = self._set_zvol(volume, row, path)
+                asked = set_zvol(self._offers, volume, row, path)
                 reply = await self._hosts.ask(host, asked, ZvolAttached, deadline=deadline, of=of, step="set_zvol")
             except OnelunError as error:
                 if asking and isinstance(error, NoReply):
@@ -145,17 +145,6 @@ class Attachments:
             await to_its_end(self._offers.end(backend, row, owes=owes), wait_s=None)
             return owes
 
-    async def grow(self, backend: Backend, volume: Volume, *, deadline: Deadline, of: str) -> None:
-        """Let every target and host see the size that the volume has now. Raises what the first of them raises."""
-        for row in self._catalogue.attachments(uuid=volume.uuid):
-            if row.state == DETACHING:
-                continue
-            await self._offers.grow(backend, volume, row)
-            if not is_without_agent(row.host):
-                asked = GrowDev(target=row.iqn, size_bytes=volume.size_bytes)
-                step = f"grow {volume.size_bytes}"
-                await self._hosts.ask(row.host, asked, DevGrown, deadline=deadline, of=of, step=step)
-
     async def _tear_down(
         self, row: AttachmentRow, request: TearDown, *, lossy: bool, deadline: Deadline, of: str
     ) -> None:
@@ -191,24 +180,26 @@ class Attachments:
         except (OnelunError, asyncio.CancelledError):
             self._catalogue.put(_as(row, DETACHING))
 
-    def _set_zvol(self, volume: Volume, row: AttachmentRow, path: str | None) -> SetZvol:
-        return SetZvol(
-            target=row.iqn,
-            nas=self._offers.nas,
-            address=self._offers.portal.address,
-            port=self._offers.portal.port,
-            initiator=row.initiator,
-            user=target_account(row.iqn),
-            secret=self._offers.secret_of(row.iqn),
-            zpool=volume.pool,
-            zvol=volume.name,
-            uuid=volume.uuid,
-            size_bytes=volume.size_bytes,
-            readonly=row.readonly,
-            lun=self._offers.lun,
-            link=path,
-            needs=("identity", "readonly"),
-        )
+
+def set_zvol(offers: Offers, volume: Volume, row: AttachmentRow, path: str | None) -> SetZvol:
+    """What the host of that attachment is told: to connect its target, and to link `path` to it."""
+    return SetZvol(
+        target=row.iqn,
+        nas=offers.nas,
+        address=offers.portal.address,
+        port=offers.portal.port,
+        initiator=row.initiator,
+        user=target_account(row.iqn),
+        secret=offers.secret_of(row.iqn),
+        zpool=volume.pool,
+        zvol=volume.name,
+        uuid=volume.uuid,
+        size_bytes=volume.size_bytes,
+        readonly=row.readonly,
+        lun=offers.lun,
+        link=path,
+        needs=("identity", "readonly"),
+    )
 
 
 def _as(row: AttachmentRow, state: str) -> AttachmentRow:

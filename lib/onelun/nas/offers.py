@@ -48,6 +48,15 @@ class Offers:
         """The number of every target's LUN."""
         return self._exporter.lun
 
+    @property
+    def grow_in_use(self) -> bool:
+        """Whether a target grows under its sessions."""
+        return self._exporter.grows_in_use
+
+    async def in_use(self) -> set[str]:
+        """The targets somebody is logged in to."""
+        return {iqn for iqn, exported in (await self._exporter.exports()).items() if exported.sessions}
+
     def source(self, volume: Volume) -> Source:
         """What OpenNebula calls the volume."""
         return Source(self.nas, volume.pool, volume.name)

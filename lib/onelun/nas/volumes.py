@@ -18,9 +18,11 @@ from onelun.model import Kind, Owner, State, Volume
 from onelun.naming import checked_name
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.backends.rules import check_grown
 from onelun.nas.catalogue import Catalogue
+from onelun.nas.growing import Growing
 from onelun.nas.locks import Locks
-from onelun.nas.ownership import describe, is_disk_of, must_be_deleted_by, same_owner
+from onelun.nas.ownership import describe, is_disk_of, must_be_deleted_by, must_be_mapped_by, same_owner
 from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools, pinned
 from onelun.rpc.job import Job
@@ -45,12 +47,19 @@ class Volumes:
     """The requests that make, copy and remove volumes."""
 
     def __init__(
-        self, pools: Pools, locks: Locks, catalogue: Catalogue, attachments: Attachments, placements: Placements
+        self,
+        pools: Pools,
+        locks: Locks,
+        catalogue: Catalogue,
+        attachments: Attachments,
+        growing: Growing,
+        placements: Placements,
     ) -> None:
         self._pools = pools
         self._locks = locks
         self._catalogue = catalogue
         self._attachments = attachments
+        self._growing = growing
         self._placements = placements
 
     async def create(self, request: CreateZvol, job: Job) -> ZvolCreated:
@@ -114,14 +123,17 @@ class Volumes:
         """Grow a volume, then let its targets and hosts see it. A repeat goes on where the first one ended."""
         backend, meant = await self._pools.get(request.zvol, request.zpool)
         pinned(meant, request.uuid)
+        if request.cloud is not None:
+            must_be_mapped_by(meant, request.cloud)
         size = checked_size(request.size_bytes)
         async with self._locks.hold(lock_name(backend, meant.name)):
             volume = await backend.find(meant.name)
             if volume is None or volume.uuid != meant.uuid or volume.state is not State.READY:
                 raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
+            size = backend.rounded(size)
+            check_grown(volume, size)
             async with self._pools.promise(backend, size):
-                volume = await backend.grow(volume, size)
-            await self._attachments.grow(backend, volume, deadline=job.deadline, of=job.id)
+                volume = await self._growing.grow(backend, volume, size, deadline=job.deadline, of=job.id)
         log.info("resize zvol=%s pool=%s size=%s", volume.name, volume.pool, volume.size_bytes)
         return ZvolResized(uuid=volume.uuid, size_bytes=volume.size_bytes)
 

@@ -43,12 +43,17 @@ class ZvolCloned(Reply, tag="zvol_cloned", frozen=True):
 
 
 class ResizeZvol(Request, tag="resize_zvol", frozen=True):
-    """Make a volume `size_bytes` long, on the hosts that have it too. That size already: success; smaller: refused."""
+    """Make a volume `size_bytes` long, on the hosts that have it too. That size already: success; smaller: refused.
+
+    With `cloud` it must be that cloud's. A target daemon that cannot grow what is in use has hosts let go of it for a moment;
+    where a host has it open it is busy, and nothing is changed.
+    """
 
     zvol: str
     size_bytes: int
     zpool: str | None = None
     uuid: str | None = None
+    cloud: str | None = None
 
 
 class ZvolResized(Reply, tag="zvol_resized", frozen=True):
