@@ -25,6 +25,19 @@ class State(StrEnum):
     TRASH = "trash"
 
 
+class Filesystem(StrEnum):
+    """What a new volume can be formatted with, on the whole device."""
+
+    EXT2 = "ext2"
+    EXT3 = "ext3"
+    EXT4 = "ext4"
+    XFS = "xfs"
+    BTRFS = "btrfs"
+    VFAT = "vfat"
+    NTFS = "ntfs"
+    SWAP = "swap"
+
+
 class Owner(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whom a volume belongs to, as it is written in the volume's own properties.
 

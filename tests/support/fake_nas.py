@@ -29,6 +29,7 @@ class Volume:
     hosts: dict[str, str] = field(default_factory=dict)  # host → path of disk.N
     readonly: bool = False
     origin: str | None = None
+    filesystem: str | None = None
     filled_from: tuple[int, int] | None = None
 
 
@@ -112,7 +113,7 @@ class Cloud:
         found = self.volumes.get(key)
         if found is not None and (found.size, found.owner) != (r.size_bytes, r.owner):
             raise Conflict(f"{r.zvol} exists in pool {r.zpool} already")
-        volume = self.volumes.setdefault(key, Volume(r.size_bytes, r.owner))
+        volume = self.volumes.setdefault(key, Volume(r.size_bytes, r.owner, filesystem=r.filesystem))
         return m.ZvolCreated(uuid=volume.uuid, size_bytes=volume.size)
 
     def clone_zvol(self, nas: str, r: m.CloneZvol) -> Reply:

@@ -17,6 +17,7 @@ from onelun.nas.catalogue import Catalogue
 from onelun.nas.connections import Connections
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
+from onelun.nas.formatting import Formatting
 from onelun.nas.growing import Growing
 from onelun.nas.hosts import Asker, Hosts
 from onelun.nas.identity import Identity
@@ -62,7 +63,7 @@ class NasAgent:
         self.attachments = Attachments(self.catalogue, offers, hosts)
         placements = Placements(self.catalogue)
         growing = Growing(self.catalogue, offers, hosts)
-        self._volumes = Volumes(pools, locks, self.catalogue, self.attachments, growing, placements)
+        self._volumes = Volumes(pools, locks, self.catalogue, self.attachments, growing, Formatting(name), placements)
         self._mapping = ZvolMapping(pools, locks, self.catalogue, self._volumes, self.attachments, placements)
         self._connections = Connections(pools, locks, self.catalogue, offers)
         self._imports = Imports(pools, locks, self.catalogue, exporter, offers, epochs, limits)

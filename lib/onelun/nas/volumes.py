@@ -20,6 +20,7 @@ from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend, Progress
 from onelun.nas.backends.rules import check_grown
 from onelun.nas.catalogue import Catalogue
+from onelun.nas.formatting import Formatting
 from onelun.nas.growing import Growing
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import describe, is_disk_of, must_be_deleted_by, must_be_mapped_by, same_owner
@@ -53,6 +54,7 @@ class Volumes:
         catalogue: Catalogue,
         attachments: Attachments,
         growing: Growing,
+        formatting: Formatting,
         placements: Placements,
     ) -> None:
         self._pools = pools
@@ -60,6 +62,7 @@ class Volumes:
         self._catalogue = catalogue
         self._attachments = attachments
         self._growing = growing
+        self._formatting = formatting
         self._placements = placements
 
     async def create(self, request: CreateZvol, job: Job) -> ZvolCreated:
@@ -67,31 +70,52 @@ class Volumes:
         backend = self._pools.backend(request.zpool)
         name = checked_name(request.zvol, "volume name")
         size = checked_size(request.size_bytes)
+        if request.filesystem is not None:
+            self._formatting.check(request.filesystem)
         async with self._locks.hold(lock_name(backend, name), preemptible=True):
-            volume = await self.ensure(backend, name, size, request.owner)
+            present = await backend.find(name)
+            if present is not None and request.owner.kind is Kind.VOLATILE:
+                if _equal(present, backend.rounded(size), request.owner):
+                    return ZvolCreated(uuid=present.uuid, size_bytes=present.size_bytes)
+                await self._make_way(backend, present, request.owner, job)
+                volume = await self._build(backend, request, size, job, replace=present.uuid)
+                await backend.destroy(present)
+            else:
+                volume = self._the_same(backend, present, size, request.owner) or await self._build(
+                    backend, request, size, job
+                )
         return ZvolCreated(uuid=volume.uuid, size_bytes=volume.size_bytes)
+
+    async def _build(
+        self, backend: Backend, request: CreateZvol, size: int, job: Job, *, replace: str | None = None
+    ) -> Volume:
+        size = backend.rounded(size)
+        async with self._pools.promise(backend, size), self.building(backend) as uuid:
+            volume = await backend.create(request.zvol, uuid, size, request.owner)
+            if request.filesystem is not None:
+                await self._formatting.format(backend, volume, request.filesystem, job)
+            return await backend.publish(uuid, replace=replace)
 
     async def ensure(self, backend: Backend, name: str, size: int, owner: Owner) -> Volume:
         """The empty volume of that name, size and owner, made when there is none. The caller holds its lock.
 
         Raises Conflict when another one has the name, OutOfSpace.
         """
-        size = backend.rounded(size)
-        present = await backend.find(name)
+        present = self._the_same(backend, await backend.find(name), size, owner)
         if present is not None:
-            if (present.owner, present.size_bytes, present.state, present.connected) == (
-                owner,
-                size,
-                State.READY,
-                False,
-            ):
-                return present
-            raise Conflict(
-                f"{name} exists in pool {backend.pool} already, with {present.size_bytes} bytes, as {describe(present.owner)}"
-            )
+            return present
+        size = backend.rounded(size)
         async with self._pools.promise(backend, size), self.building(backend) as uuid:
             await backend.create(name, uuid, size, owner)
             return await backend.publish(uuid)
+
+    def _the_same(self, backend: Backend, present: Volume | None, size: int, owner: Owner) -> Volume | None:
+        """The present volume when it is the asked one, None when there is none. Raises Conflict for another one."""
+        if present is None or _equal(present, backend.rounded(size), owner):
+            return present
+        raise Conflict(
+            f"{present.name} exists in pool {backend.pool} already, with {present.size_bytes} bytes, as {describe(present.owner)}"
+        )
 
     async def clone(self, request: CloneZvol, job: Job) -> ZvolCloned:
         """Make a volume with another's content."""
@@ -230,7 +254,7 @@ class Volumes:
 
     async def _make_way(self, backend: Backend, present: Volume, owner: Owner, job: Job) -> None:
         """A disk of an earlier life of the same ids is let go of by its hosts; anything else keeps its name."""
-        if present.owner.kind is not Kind.DISK or not same_owner(present.owner, owner):
+        if present.owner.kind not in (Kind.DISK, Kind.VOLATILE) or not same_owner(present.owner, owner):
             raise Conflict(f"{present.name} exists in pool {backend.pool} already, as {describe(present.owner)}")
         for row in self._catalogue.attachments(uuid=present.uuid):
             await self._attachments.detach(
@@ -267,6 +291,11 @@ def copying(job: Job, name: str) -> Progress:
         loop.call_soon_threadsafe(job.progress, f"copying {name}", done, total)
 
     return progress
+
+
+def _equal(present: Volume, size: int, owner: Owner) -> bool:
+    """Whether that is the empty volume that is asked for: complete, and never in anybody's hands."""
+    return (present.owner, present.size_bytes, present.state, present.connected) == (owner, size, State.READY, False)
 
 
 def _complete(present: Volume, origin: Volume, size: int, owner: Owner) -> bool:
