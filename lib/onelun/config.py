@@ -57,6 +57,7 @@ class Frontend(_Section, frozen=True, kw_only=True):
     opennebula_version: str | None = None
     socket: str = "/run/onelun/frontend.sock"
     nas: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     hosts: dict[str, str] = {}
     datastores: str = "/var/lib/one/datastores"

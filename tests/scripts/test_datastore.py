@@ -208,7 +208,10 @@ def test_an_image_of_another_life_is_not_touched(front: FrontEnd) -> None:
         ({"SIZE": ""}, "OpenNebula's document has no IMAGE/SIZE, or an empty one"),
         ({"ID": "seven"}, "IMAGE/ID of OpenNebula's document is 'seven', which is no number"),
         ({"ID": ""}, "OpenNebula's document has no IMAGE/ID, or an empty one"),
-        ({"FS": "reiserfs"}, "IMAGE/FS is 'reiserfs', which is none of ext2, ext3, ext4, xfs, btrfs, vfat, ntfs, swap"),
+        (
+            {"FS": "reiserfs"},
+            "IMAGE/FS is 'reiserfs', which is none of raw, ext2, ext3, ext4, xfs, btrfs, vfat, ntfs, swap",
+        ),
         ({"FS": "ext4; reboot"}, "IMAGE/FS is 'ext4; reboot', which is none of"),
         ({"FS": "-E root_owner"}, "IMAGE/FS is '-E root_owner', which is none of"),
         ({"FORMAT": "qcow2"}, "IMAGE/FORMAT is 'qcow2', and a volume of onelun is always raw"),

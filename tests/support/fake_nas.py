@@ -164,10 +164,25 @@ class Cloud:
 
     def find_placements(self, nas: str, r: m.FindPlacements) -> Reply:
         body = [
-            {"vm": vm, "disk": disk, "path": p.path, "host": p.host, "zpool": p.source[1], "zvol": p.source[2]}
+            {
+                "vm": vm,
+                "disk": disk,
+                "path": p.path,
+                "host": p.host,
+                "zpool": p.source[1],
+                "zvol": p.source[2],
+                "kind": str(self.volumes[p.source].owner.kind) if p.source in self.volumes else None,
+            }
             for (vm, disk), p in self.placements.items()
             if p.source[0] == nas and r.vm in (None, vm) and r.disk in (None, disk)
         ]
+        if not body and None not in (r.vm, r.disk):
+            # What says of itself that it is that disk.
+            body = [
+                {"vm": r.vm, "disk": r.disk, "zpool": key[1], "zvol": key[2], "kind": str(v.owner.kind)}
+                for key, v in self.volumes.items()
+                if key[0] == nas and (v.owner.vm_id, v.owner.disk_id) == (r.vm, r.disk)
+            ]
         return m.PlacementList(body=body)
 
     def map_zvol(self, nas: str, r: m.MapZvol) -> Reply:

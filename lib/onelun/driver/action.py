@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from onelun.driver import datastore, importing, measuring, moving, resizing, returning, transfer
+from onelun.driver import datastore, importing, measuring, moving, resizing, returning, transfer, volatile
 from onelun.driver.frame import Form, error_text, form_of, one_line, read_arguments
 from onelun.driver.running import Call, Context, Outcome, Run
 from onelun.errors import NoReply, OnelunError, Rejected
@@ -30,6 +30,8 @@ ACTIONS: Mapping[str, Handler] = {
     "tm/mvds": returning.mvds,
     "tm/delete": transfer.delete,
     "tm/resize": resizing.resize,
+    "tm/mkimage": volatile.mkimage,
+    "tm/mkswap": volatile.mkswap,
 }
 
 # What an action was about, for the sentence that says why it failed; the last argument is the id of a datastore action.
@@ -46,6 +48,8 @@ _PURPOSE = {
     "tm/mvds": "cannot take back {first}",
     "tm/delete": "cannot delete {first}",
     "tm/resize": "cannot resize {first}",
+    "tm/mkimage": "cannot make a disk",
+    "tm/mkswap": "cannot make a disk to swap on",
 }
 # What an action may need beyond its deadline to undo what it did; a guard against a step that forgets the deadline.
 _UNDO_S = 15.0

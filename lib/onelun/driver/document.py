@@ -48,7 +48,7 @@ class Datastore(msgspec.Struct, frozen=True):
 
 
 class VmDisk(msgspec.Struct, frozen=True):
-    """One disk of a VM. `clone` is None for what has no image (a volatile disk)."""
+    """One disk of a VM. `clone` is None for what has no image (a volatile disk), `fs` what such a one is formatted with."""
 
     id: int
     source: str
@@ -56,6 +56,7 @@ class VmDisk(msgspec.Struct, frozen=True):
     readonly: bool
     size_mb: int | None
     original_size_mb: int | None
+    fs: str = ""
 
 
 class Vm(msgspec.Struct, frozen=True):
@@ -107,15 +108,12 @@ class ActionData:
 
     def datastore(self) -> Datastore:
         """The datastore."""
-        element = _child(self._root, "DATASTORE")
-        return Datastore(
-            id=_number(element, "ID"),
-            name=_text(element, "NAME").strip(),
-            pools=_text(element, "TEMPLATE/ONELUN_POOLS"),
-            safe_dirs=tuple(_text(element, "TEMPLATE/SAFE_DIRS").split()),
-            restricted_dirs=tuple(_text(element, "TEMPLATE/RESTRICTED_DIRS").split()),
-            no_decompress=_text(element, "TEMPLATE/NO_DECOMPRESS").strip().upper() == "YES",
-        )
+        return _datastore(_child(self._root, "DATASTORE"))
+
+
+def parse_datastore(text: str) -> Datastore:
+    """The datastore of a document such as one.datastore.info returns. Raises Rejected for any other."""
+    return _datastore(_parse(text.encode(), "DATASTORE"))
 
 
 def parse_vm(text: str) -> Vm:
@@ -132,6 +130,17 @@ def parse_vm(text: str) -> Vm:
     )
 
 
+def _datastore(element: etree._Element) -> Datastore:
+    return Datastore(
+        id=_number(element, "ID"),
+        name=_text(element, "NAME").strip(),
+        pools=_text(element, "TEMPLATE/ONELUN_POOLS"),
+        safe_dirs=tuple(_text(element, "TEMPLATE/SAFE_DIRS").split()),
+        restricted_dirs=tuple(_text(element, "TEMPLATE/RESTRICTED_DIRS").split()),
+        no_decompress=_text(element, "TEMPLATE/NO_DECOMPRESS").strip().upper() == "YES",
+    )
+
+
 def _disk(element: etree._Element) -> VmDisk:
     clone = _text(element, "CLONE").strip().upper()
     readonly = _text(element, "READONLY").strip().upper() == "YES" or _text(element, "TYPE").strip().upper() == "CDROM"
@@ -142,6 +151,7 @@ def _disk(element: etree._Element) -> VmDisk:
         readonly=readonly,
         size_mb=_number_or_none(element, "SIZE"),
         original_size_mb=_number_or_none(element, "ORIGINAL_SIZE"),
+        fs=_text(element, "FS").strip(),
     )
 
 

@@ -21,7 +21,7 @@ def parse_filesystem(text: str, what: str) -> Filesystem | None:
     try:
         return Filesystem(word)
     except ValueError:
-        raise Rejected(f"{what} is {text[:40]!r}, which is none of {', '.join(Filesystem)}") from None
+        raise Rejected(f"{what} is {text[:40]!r}, which is none of raw, {', '.join(Filesystem)}") from None
 
 
 def check_format(text: str, what: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from onelun.driver.document import Datastore
 from onelun.driver.running import Run
@@ -26,11 +27,16 @@ def pools_of(datastore: Datastore) -> list[Pool]:
         raise Rejected(
             f'datastore {datastore.name} does not say where it lives: set ONELUN_POOLS="NAS/POOL …" in it (onedatastore update)'
         )
+    return named_pools(words, f"ONELUN_POOLS of datastore {datastore.name}")
+
+
+def named_pools(words: Iterable[str], where: str) -> list[Pool]:
+    """The pools of these words, in order, each once. Raises Rejected for a word that is no pool; `where` is where it stood."""
     pools: list[Pool] = []
     for word in words:
         nas, slash, pool = word.partition("/")
         if not slash:
-            raise Rejected(f"ONELUN_POOLS of datastore {datastore.name} has {word[:80]!r}: it should be NAS/POOL")
+            raise Rejected(f"{where} has {word[:80]!r}: it should be NAS/POOL")
         found = checked_name(nas, "name of a NAS"), checked_name(pool, "name of a pool")
         if found not in pools:
             pools.append(found)
@@ -40,6 +46,21 @@ def pools_of(datastore: Datastore) -> list[Pool]:
 def contains(pools: list[Pool], source: Source) -> bool:
     """Whether `source` is in one of the pools."""
     return (source.nas, source.pool) in pools
+
+
+async def holding(run: Run, pools: list[Pool], volume: str) -> Pool | None:
+    """The pool that has a volume of that name; of pools that cannot be asked nothing is known, and they are passed over."""
+    asked = (run.ask(nas, ListZvols(name=volume, zpool=pool), ZvolList) for nas, pool in pools)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    found: Pool | None = None
+    for (nas, pool), answer in zip(pools, answers, strict=True):
+        if isinstance(answer, OnelunError) and not isinstance(answer, Cancelled):
+            run.note(f"passing over {nas}/{pool}: {answer.sentence}")
+        elif isinstance(answer, BaseException):
+            raise answer
+        elif answer.body and found is None:
+            found = nas, pool
+    return found
 
 
 async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str) -> Pool:
