@@ -288,14 +288,6 @@ def test_a_source_of_another_driver_is_refused(front: FrontEnd) -> None:
     assert "'onelun/one-13' is no SOURCE of onelun: it should be NAS/POOL/VOLUME" in stderr
 
 
-def test_cloning_from_a_pool_that_is_not_the_datastore_s_is_refused(front: FrontEnd) -> None:
-    front.start("6.10")
-
-    stderr = failed(front.run(datastore_call("6.10", "clone", PATH="nas1/other/one-3")))
-
-    assert "nas1/other/one-3 is in none of the pools of datastore img_onelun" in stderr
-
-
 @pytest.mark.parametrize("argv", [(), ("a", "b", "c")])
 def test_a_wrong_number_of_arguments_is_a_clear_error(front: FrontEnd, argv: tuple[str, ...]) -> None:
     front.start("6.10")

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from onelun.driver import datastore, importing, measuring, moving, resizing, returning, transfer, volatile
+from onelun.driver import cloning, datastore, importing, measuring, moving, resizing, returning, transfer, volatile
 from onelun.driver.frame import Form, error_text, form_of, one_line, read_arguments
 from onelun.driver.running import Call, Context, Outcome, Run
 from onelun.errors import NoReply, OnelunError, Rejected
@@ -21,7 +21,7 @@ ACTIONS: Mapping[str, Handler] = {
     "datastore/cp": importing.cp,
     "datastore/mkfs": datastore.mkfs,
     "datastore/rm": datastore.rm,
-    "datastore/clone": datastore.clone,
+    "datastore/clone": cloning.clone,
     "datastore/stat": measuring.stat,
     "datastore/monitor": datastore.monitor,
     "tm/clone": transfer.clone,

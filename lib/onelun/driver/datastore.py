@@ -1,4 +1,4 @@
-"""The actions on images that copy nothing through the front-end: mkfs, rm, clone, monitor."""
+"""The actions on images that copy nothing: mkfs, rm, monitor."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from collections.abc import AsyncIterator
 
 from onelun.driver.document import ActionData, Image
 from onelun.driver.filesystems import check_format, parse_filesystem
-from onelun.driver.pools import choose, contains, pools_of
+from onelun.driver.pools import choose, pools_of
 from onelun.driver.running import Run
 from onelun.errors import OnelunError, Rejected, Unreachable
 from onelun.model import Filesystem, Owner
 from onelun.naming import Source, image_volume, parse_source
 from onelun.rpc.message import (
-    CloneZvol,
     CreateZvol,
     DelZvol,
     PoolCapacity,
     PoolCapacityIs,
-    ZvolCloned,
     ZvolCreated,
     ZvolDeleted,
 )
@@ -57,25 +55,6 @@ async def rm(run: Run) -> str:
     await run.ask(source.nas, DelZvol(zvol=source.volume, zpool=source.pool, owner=owner), ZvolDeleted)
     run.note(f"removed {source}")
     return ""
-
-
-async def clone(run: Run) -> str:
-    """Copy an image of the same datastore (its SOURCE is in IMAGE/PATH); the storage clones it where it can."""
-    data = ActionData(run.arguments.document or b"")
-    image = data.image()
-    origin = parse_source(image.path)
-    datastore = data.datastore()
-    if not contains(pools_of(datastore), origin):
-        raise Rejected(
-            f"{origin} is in none of the pools of datastore {datastore.name}, and cloning from pool to pool is not supported yet"
-        )
-    source = Source(origin.nas, origin.pool, image_volume(image.id))
-    owner = run.image_owner(image.id, image.regtime)
-    request = CloneZvol(zvol=source.volume, zpool=source.pool, origin=origin.volume, owner=owner)
-    async with removed_on_failure(run, source, owner):
-        await run.ask(origin.nas, request, ZvolCloned)
-    run.note(f"cloned {origin} to {source}")
-    return registered(source, image)
 
 
 async def monitor(run: Run) -> str:

@@ -66,7 +66,7 @@ class NasAgent:
         self._volumes = Volumes(pools, locks, self.catalogue, self.attachments, growing, Formatting(name), placements)
         self._mapping = ZvolMapping(pools, locks, self.catalogue, self._volumes, self.attachments, placements)
         self._connections = Connections(pools, locks, self.catalogue, offers)
-        self._imports = Imports(pools, locks, self.catalogue, exporter, offers, epochs, limits)
+        self._imports = Imports(pools, locks, self.catalogue, exporter, offers, epochs, limits, self._volumes)
         self._listing = Listing(pools, self.catalogue)
         self._startup = Startup(identity.agent, pools, locks, self.catalogue, epochs, exporter, offers)
         self.rounds = Rounds(
@@ -85,6 +85,7 @@ class NasAgent:
             m.DelZvol: self._volumes.delete,
             m.SaveZvol: self._volumes.save,
             m.ImportZvol: self._imports.begin,
+            m.ReadZvol: self._imports.read,
             m.RenewImport: self._imports.renew,
             m.FinishImport: self._imports.finish,
             m.AbortImport: self._imports.abort,

@@ -127,7 +127,7 @@ class Volumes:
         async with self._locks.hold(
             lock_name(backend, name), shared=(lock_name(backend, origin_name),), preemptible=True
         ):
-            origin = await self._cloneable(backend, origin_name, request.owner)
+            origin = await self.cloneable(backend, origin_name, request.owner.cloud)
             size = backend.rounded(
                 max(origin.size_bytes, checked_size(request.size_bytes) if request.size_bytes else 0)
             )
@@ -231,14 +231,18 @@ class Volumes:
             )
             return await backend.publish(uuid, replace=target.uuid)
 
-    async def _cloneable(self, backend: Backend, name: str, owner: Owner) -> Volume:
+    async def cloneable(self, backend: Backend, name: str, cloud: str | None, *, still: bool = False) -> Volume:
+        """The ready volume of that cloud, whose content nobody changes; `still`: what is cloned stays as it is anyway.
+
+        Raises NotFound, Conflict.
+        """
         origin = await backend.find(name)
         if origin is None or origin.state is not State.READY:
             raise NotFound(f"there is no volume {name} in pool {backend.pool} to clone", zvol=name)
-        if origin.owner.cloud != owner.cloud:
+        if origin.owner.cloud != cloud:
             raise Conflict(f"{name} is {describe(origin.owner)}, not of the cloud that asks")
         writers = [row.host for row in self._catalogue.attachments(uuid=origin.uuid) if not row.readonly]
-        if writers:
+        if writers and not still:
             raise Conflict(f"{name} is mapped to {writers[0]} for writing: a clone of it now would be torn")
         return origin
 

@@ -48,8 +48,10 @@ from onelun.rpc.to_nas.imports import (
     ImportFinished,
     ImportRenewed,
     ImportZvol,
+    ReadZvol,
     RenewImport,
     ZvolImporting,
+    ZvolReadable,
 )
 from onelun.rpc.to_nas.listing import FindPlacements, ListZvols, PlacementList, PoolCapacity, PoolCapacityIs, ZvolList
 from onelun.rpc.to_nas.mapping import DiskRemoved, MapZvol, RemoveDisk, UnmapZvol, ZvolMapped, ZvolUnmapped
@@ -112,6 +114,7 @@ __all__ = [
     "PoolCapacityIs",
     "PutEntry",
     "ReadFile",
+    "ReadZvol",
     "RemoveDisk",
     "RemoveEntry",
     "RenewImport",
@@ -135,6 +138,7 @@ __all__ = [
     "ZvolImporting",
     "ZvolList",
     "ZvolMapped",
+    "ZvolReadable",
     "ZvolResized",
     "ZvolSaved",
     "ZvolUnmapped",
@@ -167,6 +171,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(CreateZvol, ZvolCreated, "nas"),
     Verb(CloneZvol, ZvolCloned, "nas", copies=True),
     Verb(ImportZvol, ZvolImporting, "nas"),
+    Verb(ReadZvol, ZvolReadable, "nas", copies=True),
     Verb(RenewImport, ImportRenewed, "nas", journaled=False),
     Verb(FinishImport, ImportFinished, "nas"),
     Verb(AbortImport, ImportAborted, "nas"),
