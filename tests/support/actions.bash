@@ -32,9 +32,9 @@ run_action() {
 	fi
 }
 
-# document ID SIZE_MB [NAME=VALUE]...: DS_DRIVER_ACTION_DATA of an image. NAMEs: SOURCE, PATH, PERSISTENT, REGTIME, POOLS.
+# document ID SIZE_MB [NAME=VALUE]...: DS_DRIVER_ACTION_DATA of an image. NAMEs: SOURCE, PATH, PERSISTENT, REGTIME, POOLS, FS.
 document() {
-	local id=$1 size=$2 SOURCE='' PATH_='' PERSISTENT=0 REGTIME=1700000000 POOLS=nas1/tank setting
+	local id=$1 size=$2 SOURCE='' PATH_='' PERSISTENT=0 REGTIME=1700000000 POOLS=nas1/tank FS='' setting kind
 	shift 2
 	for setting; do
 		case $setting in
@@ -43,10 +43,13 @@ document() {
 		PERSISTENT=*) PERSISTENT=${setting#*=} ;;
 		REGTIME=*) REGTIME=${setting#*=} ;;
 		POOLS=*) POOLS=${setting#*=} ;;
+		FS=*) FS=${setting#*=} ;;
 		esac
 	done
+	kind="<FORMAT></FORMAT><FS>$FS</FS><DISK_TYPE>2</DISK_TYPE>"
+	[ "${RELEASE-}" != 3.4 ] || kind="<FSTYPE>$FS</FSTYPE>"
 	cat <<-XML
-		<DS_DRIVER_ACTION_DATA><IMAGE><ID>$id</ID><UID>0</UID><GID>0</GID><NAME>image $id</NAME><TYPE>2</TYPE><PERSISTENT>$PERSISTENT</PERSISTENT><REGTIME>$REGTIME</REGTIME><SOURCE><![CDATA[$SOURCE]]></SOURCE><PATH><![CDATA[$PATH_]]></PATH>${KIND-<FORMAT></FORMAT><FS></FS><DISK_TYPE>2</DISK_TYPE>}<SIZE>$size</SIZE><STATE>4</STATE><RUNNING_VMS>0</RUNNING_VMS><DATASTORE_ID>102</DATASTORE_ID><DATASTORE>onelun</DATASTORE><TEMPLATE></TEMPLATE></IMAGE><DATASTORE><ID>102</ID><NAME>onelun</NAME><DS_MAD>onelun</DS_MAD><TM_MAD>onelun</TM_MAD><BASE_PATH><![CDATA[$ONELUN_DATASTORES/102]]></BASE_PATH><TYPE>0</TYPE><TEMPLATE><ONELUN_POOLS><![CDATA[$POOLS]]></ONELUN_POOLS><SAFE_DIRS><![CDATA[$ONELUN_SAFE_DIR]]></SAFE_DIRS></TEMPLATE></DATASTORE></DS_DRIVER_ACTION_DATA>
+		<DS_DRIVER_ACTION_DATA><IMAGE><ID>$id</ID><UID>0</UID><GID>0</GID><NAME>image $id</NAME><TYPE>2</TYPE><PERSISTENT>$PERSISTENT</PERSISTENT><REGTIME>$REGTIME</REGTIME><SOURCE><![CDATA[$SOURCE]]></SOURCE><PATH><![CDATA[$PATH_]]></PATH>$kind<SIZE>$size</SIZE><STATE>4</STATE><RUNNING_VMS>0</RUNNING_VMS><DATASTORE_ID>102</DATASTORE_ID><DATASTORE>onelun</DATASTORE><TEMPLATE></TEMPLATE></IMAGE><DATASTORE><ID>102</ID><NAME>onelun</NAME><DS_MAD>onelun</DS_MAD><TM_MAD>onelun</TM_MAD><BASE_PATH><![CDATA[$ONELUN_DATASTORES/102]]></BASE_PATH><TYPE>0</TYPE><TEMPLATE><ONELUN_POOLS><![CDATA[$POOLS]]></ONELUN_POOLS><SAFE_DIRS><![CDATA[$ONELUN_SAFE_DIR]]></SAFE_DIRS></TEMPLATE></DATASTORE></DS_DRIVER_ACTION_DATA>
 	XML
 }
 
@@ -62,7 +65,7 @@ ds() {
 ds34() {
 	local expected=$1 action=$2
 	shift 2
-	run_action "$expected" "datastore/onelun/$action" "$(KIND='<FSTYPE></FSTYPE>' document "$@" | base64 -w0)" "$1" </dev/null
+	run_action "$expected" "datastore/onelun/$action" "$(RELEASE=3.4 document "$@" | base64 -w0)" "$1" </dev/null
 }
 
 # tm STATUS ACTION ARGUMENT...: a transfer action, arguments as they are.
