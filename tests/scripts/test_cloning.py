@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import random
+import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +24,7 @@ from tests.support.tgt_cloud import TgtCloud
 
 from onelun.driver import importing
 from onelun.errors import Conflict, NoReply, NotFound, Unreachable
-from onelun.model import Kind, Owner
+from onelun.model import Kind, Owner, Portal
 from onelun.rpc import message as m
 
 MIB = 1 << 20
@@ -242,6 +245,58 @@ def test_a_copy_that_oned_stops_leaves_nothing(front: FrontEnd, monkeypatch: pyt
     assert offered == 2
     assert process.returncode != 0
     only(front, "nas1/other/one-3")
+
+
+def exported(front: FrontEnd, release: str = "7.5", source: str = "nas1/other/one-3") -> Recorded:
+    recorded = datastore_call(release, "rm", SOURCE=source)
+    return recorded._replace(name="datastore/export")
+
+
+@pytest.mark.parametrize("release", SINCE_5)
+def test_an_image_is_exported_as_a_file_for_a_marketplace(front: FrontEnd, tmp_path: Path, release: str) -> None:
+    image(front, "nas1/other/one-3")
+    front.start(release)
+
+    stdout, stderr, status = front.run(exported(front, release))
+
+    assert status == 0, stderr
+    told = dict(re.findall(r"<(\w+)>([^<]*)</\1>", stdout))
+    path = Path(told["IMPORT_SOURCE"])
+    assert stdout.startswith("<IMPORT_INFO>")
+    assert stdout.count("\n") == 1
+    assert (told["SIZE"], told["FORMAT"], told["DISPOSE"]) == ("7", "qcow2", "YES")
+    assert told["MD5"] == hashlib.md5(path.read_bytes()).hexdigest()
+    raw = tmp_path / "raw"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path), str(raw)], check=True)
+    assert raw.read_bytes() == content()
+    only(front, "nas1/other/one-3")
+
+
+def test_an_export_that_fails_leaves_no_file_and_an_old_one_goes(front: FrontEnd, tmp_path: Path) -> None:
+    image(front, "nas1/other/one-3")
+    left = tmp_path / "onelun-export-left.qcow2"
+    left.touch()
+    os.utime(left, (0, 0))
+    front.start("6.10")
+    (front.cloud.directory / "nas1-other-one-3").write_bytes(b"")
+    front.cloud.exporters["nas1"].portal = Portal("127.0.0.1", 1)
+
+    stdout, stderr, status = front.run(exported(front, "6.10"))
+
+    assert (stdout, status) == ("", 1)
+    assert "cannot export the image: the front-end cannot reach the iSCSI portal 127.0.0.1:1 of nas1" in stderr
+    assert list(tmp_path.glob("onelun-export-*")) == []
+    only(front, "nas1/other/one-3")
+
+
+@pytest.mark.parametrize("source", ["", "nas1/other/one-77", "onelun/one-3"])
+def test_what_cannot_be_exported_is_one_sentence(front: FrontEnd, tmp_path: Path, source: str) -> None:
+    front.start("6.10")
+
+    stdout, stderr, status = front.run(exported(front, "6.10", source))
+
+    assert (stdout, status, stderr.count("\n")) == ("", 1, 1)
+    assert list(tmp_path.glob("onelun-export-*")) == []
 
 
 def slow(front: FrontEnd, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,18 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from onelun.driver import cloning, datastore, importing, measuring, moving, resizing, returning, transfer, volatile
+from onelun.driver import (
+    cloning,
+    datastore,
+    exporting,
+    importing,
+    measuring,
+    moving,
+    resizing,
+    returning,
+    transfer,
+    volatile,
+)
 from onelun.driver.frame import Form, error_text, form_of, one_line, read_arguments
 from onelun.driver.running import Call, Context, Outcome, Run
 from onelun.errors import NoReply, OnelunError, Rejected
@@ -22,6 +33,7 @@ ACTIONS: Mapping[str, Handler] = {
     "datastore/mkfs": datastore.mkfs,
     "datastore/rm": datastore.rm,
     "datastore/clone": cloning.clone,
+    "datastore/export": exporting.export,
     "datastore/stat": measuring.stat,
     "datastore/monitor": datastore.monitor,
     "tm/clone": transfer.clone,
@@ -40,6 +52,7 @@ _PURPOSE = {
     "datastore/mkfs": "cannot make image {last}",
     "datastore/rm": "cannot remove image {last}",
     "datastore/clone": "cannot clone into image {last}",
+    "datastore/export": "cannot export the image",
     "datastore/stat": "cannot tell the image's size",
     "datastore/monitor": "cannot monitor datastore {last}",
     "tm/clone": "cannot clone {first}",

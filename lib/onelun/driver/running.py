@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # oned gives `stat` up after 90 s, and waits for it inside an API call of a user.
 _STAT_S = 55.0
-COPIES = frozenset({"datastore/cp", "datastore/clone", "tm/clone", "tm/mvds"})
+COPIES = frozenset({"datastore/cp", "datastore/clone", "datastore/export", "tm/clone", "tm/mvds"})
 
 
 class Call(NamedTuple):
