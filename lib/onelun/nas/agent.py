@@ -15,6 +15,7 @@ from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue
 from onelun.nas.connections import Connections
+from onelun.nas.copies import Copies
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.hosts import Asker, Hosts
@@ -27,6 +28,7 @@ from onelun.nas.offers import Offers
 from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools
 from onelun.nas.rounds import Rounds
+from onelun.nas.snapshots import Snapshots
 from onelun.nas.startup import Startup
 from onelun.nas.volumes import Volumes
 from onelun.rpc import message as m
@@ -62,6 +64,8 @@ class NasAgent:
         placements = Placements(self.catalogue)
         self._volumes = Volumes(pools, locks, self.catalogue, self.attachments, placements)
         self._mapping = ZvolMapping(pools, locks, self.catalogue, self._volumes, self.attachments, placements)
+        self._snapshots = Snapshots(pools, locks, self.catalogue, self.attachments)
+        self._copies = Copies(pools, locks, self.catalogue, self._volumes)
         self._connections = Connections(pools, locks, self.catalogue, offers)
         self._imports = Imports(pools, locks, self.catalogue, exporter, offers, epochs, limits)
         self._listing = Listing(pools, self.catalogue)
@@ -81,6 +85,12 @@ class NasAgent:
             m.ResizeZvol: self._volumes.resize,
             m.DelZvol: self._volumes.delete,
             m.SaveZvol: self._volumes.save,
+            m.SnapshotZvol: self._snapshots.take,
+            m.ListSnapshots: self._snapshots.listed,
+            m.RevertZvol: self._snapshots.revert,
+            m.FlattenZvol: self._snapshots.flatten,
+            m.DelSnapshot: self._snapshots.delete,
+            m.CopyZvol: self._copies.copy,
             m.ImportZvol: self._imports.begin,
             m.RenewImport: self._imports.renew,
             m.FinishImport: self._imports.finish,
