@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from onelun.driver import datastore, importing, measuring, moving, returning, transfer
+from onelun.driver import datastore, importing, measuring, moving, returning, saving, snapshots, transfer
 from onelun.driver.frame import Form, error_text, form_of, one_line, read_arguments
 from onelun.driver.running import Call, Context, Outcome, Run
 from onelun.errors import NoReply, OnelunError, Rejected
@@ -24,11 +24,19 @@ ACTIONS: Mapping[str, Handler] = {
     "datastore/clone": datastore.clone,
     "datastore/stat": measuring.stat,
     "datastore/monitor": datastore.monitor,
+    "datastore/snap_delete": snapshots.image_snap_delete,
+    "datastore/snap_revert": snapshots.image_snap_revert,
+    "datastore/snap_flatten": snapshots.image_snap_flatten,
     "tm/clone": transfer.clone,
     "tm/ln": transfer.ln,
     "tm/mv": moving.mv,
     "tm/mvds": returning.mvds,
     "tm/delete": transfer.delete,
+    "tm/cpds": saving.cpds,
+    "tm/snap_create": snapshots.snap_create,
+    "tm/snap_create_live": snapshots.snap_create_live,
+    "tm/snap_revert": snapshots.snap_revert,
+    "tm/snap_delete": snapshots.snap_delete,
 }
 
 # What an action was about, for the sentence that says why it failed; the last argument is the id of a datastore action.
@@ -39,11 +47,19 @@ _PURPOSE = {
     "datastore/clone": "cannot clone into image {last}",
     "datastore/stat": "cannot tell the image's size",
     "datastore/monitor": "cannot monitor datastore {last}",
+    "datastore/snap_delete": "cannot delete a snapshot of image {last}",
+    "datastore/snap_revert": "cannot revert image {last}",
+    "datastore/snap_flatten": "cannot flatten image {last}",
     "tm/clone": "cannot clone {first}",
     "tm/ln": "cannot link {first}",
     "tm/mv": "cannot move {first}",
     "tm/mvds": "cannot take back {first}",
     "tm/delete": "cannot delete {first}",
+    "tm/cpds": "cannot save {first}",
+    "tm/snap_create": "cannot take a snapshot of {first}",
+    "tm/snap_create_live": "cannot take a snapshot of {first}",
+    "tm/snap_revert": "cannot revert {first}",
+    "tm/snap_delete": "cannot delete a snapshot of {first}",
 }
 # What an action may need beyond its deadline to undo what it did; a guard against a step that forgets the deadline.
 _UNDO_S = 15.0

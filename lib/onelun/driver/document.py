@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 
 import msgspec
 from lxml import etree
@@ -23,6 +24,7 @@ class Image(msgspec.Struct, frozen=True):
     """An image as a datastore action gets it. `path` is what it is made from: a file, a URL, another image's SOURCE.
 
     `old` tells the shape of 5.12 and before (FSTYPE in place of FORMAT and FS). `sums` maps md5, sha1, sha256 to hexadecimal.
+    `target_snapshot` is the snapshot that an action on one means; `saves` is the image whose copy in a VM will be saved here.
     """
 
     id: int
@@ -34,6 +36,8 @@ class Image(msgspec.Struct, frozen=True):
     size_mb: int | None
     old: bool
     sums: dict[str, str]
+    target_snapshot: int | None = None
+    saves: int | None = None
 
 
 class Datastore(msgspec.Struct, frozen=True):
@@ -59,13 +63,17 @@ class VmDisk(msgspec.Struct, frozen=True):
 
 
 class Vm(msgspec.Struct, frozen=True):
-    """A VM: its states by number (VirtualMachine.h), its last host, its disks by id."""
+    """A VM: its states by number (VirtualMachine.h), its last host, its disks by id.
+
+    `snapshots` says of each snapshot, by the ids of disk and snapshot, when oned had it made (seconds since the epoch).
+    """
 
     id: int
     state: int
     lcm_state: int
     hostname: str | None
     disks: dict[int, VmDisk]
+    snapshots: dict[tuple[int, int], int]
 
 
 class ActionData:
@@ -99,6 +107,8 @@ class ActionData:
             size_mb=_number_or_none(element, "SIZE"),
             old=old,
             sums={name: value for name, value in sums.items() if value},
+            target_snapshot=_number_or_none(element, "TARGET_SNAPSHOT"),
+            saves=_number_or_none(element, "TEMPLATE/SAVED_IMAGE_ID"),
         )
 
     def path(self) -> str:
@@ -129,7 +139,17 @@ def parse_vm(text: str) -> Vm:
         lcm_state=_number(root, "LCM_STATE"),
         hostname=hostnames[-1] if hostnames else None,
         disks={disk.id: disk for disk in disks},
+        snapshots=dict(_snapshots(root)),
     )
+
+
+def _snapshots(root: etree._Element) -> Iterator[tuple[tuple[int, int], int]]:
+    for of_disk in root.findall("SNAPSHOTS"):
+        disk_id = _number_or_none(of_disk, "DISK_ID")
+        for element in of_disk.findall("SNAPSHOT"):
+            snapshot_id, date = _number_or_none(element, "ID"), _number_or_none(element, "DATE")
+            if disk_id is not None and snapshot_id is not None and date is not None:
+                yield (disk_id, snapshot_id), date
 
 
 def _disk(element: etree._Element) -> VmDisk:
