@@ -13,7 +13,7 @@ from tests.support.oned import Oned, serving
 from tests.support.recorded import Recorded, datastore_call, document, error, transfer_call
 
 from onelun.driver.api import Api
-from onelun.errors import Busy, OutOfSpace
+from onelun.errors import Busy, NoReply, OnelunError, OutOfSpace, ProtocolError, Unreachable
 from onelun.model import Kind, Owner
 from onelun.rpc import message as m
 
@@ -89,6 +89,49 @@ def test_a_vm_s_snapshots_are_made_gone_back_to_and_deleted_as_recorded(vm: Fron
     assert reverted == "first"
     assert clone.snapshots == {}
     assert "INFO: 0 snap_create_live: this snapshot is crash-consistent" in live
+
+
+# As the recorded VM was called by its hypervisor.
+GUEST = "one-vm-275"
+
+
+def test_a_guest_that_can_is_frozen_while_the_storage_takes_the_snapshot(vm: FrontEnd) -> None:
+    vm.cloud.frozen[GUEST] = None
+    vm.cloud.asked.clear()
+
+    _, stderr, status = vm.run(transfer_call("7.5", "snap_create_live"))
+
+    assert status == 0
+    assert [type(request) for _, request, _ in vm.cloud.asked] == [m.FreezeGuest, m.SnapshotZvol, m.ThawGuest]
+    assert "the guest's filesystems were frozen" in stderr
+
+
+def test_a_guest_is_thawed_when_the_snapshot_fails(vm: FrontEnd) -> None:
+    vm.cloud.frozen[GUEST] = None
+    vm.cloud.fail("nas1", m.SnapshotZvol, OutOfSpace("pool tank is full"))
+
+    assert "pool tank is full" in refused(vm, transfer_call("7.5", "snap_create_live"))
+
+    assert len(vm.cloud.requests(m.ThawGuest)) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "thaws"),
+    [
+        (ProtocolError("action_unsupported: 'freeze_guest' is no action of this agent"), 0),
+        (Unreachable("nobody serves node1"), 0),
+        (NoReply("node1 did not answer in time"), 1),
+    ],
+)
+def test_a_host_that_does_not_freeze_the_guest_stops_no_snapshot(vm: FrontEnd, reason: OnelunError, thaws: int) -> None:
+    vm.cloud.fail("node1", m.FreezeGuest, reason)
+
+    _, stderr, status = vm.run(transfer_call("7.5", "snap_create_live"))
+
+    assert status == 0
+    assert f"crash-consistent, since the guest was not frozen: {reason.sentence}" in stderr
+    assert "snap-0" in volume(vm, "one-4").snapshots
+    assert len(vm.cloud.requests(m.ThawGuest)) == thaws
 
 
 def test_a_disk_is_saved_as_recorded_as_it_is_and_as_it_was(vm: FrontEnd) -> None:

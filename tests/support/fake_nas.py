@@ -56,6 +56,7 @@ class Cloud:
         self.dead: set[str] = set()
         self.hang: asyncio.Event | None = None
         self.cancelled: list[str] = []
+        self.frozen: dict[str, str | None] = {}  # guest → why it cannot be frozen
         self.portal = ("127.0.0.1", 1)
 
     def fail(self, node: str, kind: type[Request], *errors: OnelunError) -> None:
@@ -310,6 +311,12 @@ class Cloud:
     def abort_import(self, nas: str, r: m.AbortImport) -> Reply:
         self.imports.pop(r.uuid, None)
         return m.ImportAborted()
+
+    def freeze_guest(self, host: str, r: m.FreezeGuest) -> Reply:
+        return m.GuestFrozen(missing=self.frozen.get(r.domain, "there is no virsh on its host"))
+
+    def thaw_guest(self, host: str, r: m.ThawGuest) -> Reply:
+        return m.GuestThawed(held=self.frozen.get(r.domain, "") is None)
 
     def list_dir(self, host: str, r: m.ListDir) -> Reply:
         entries = self.directories[host].get(r.path)

@@ -65,13 +65,15 @@ class VmDisk(msgspec.Struct, frozen=True):
 class Vm(msgspec.Struct, frozen=True):
     """A VM: its states by number (VirtualMachine.h), its last host, its disks by id.
 
-    `snapshots` says of each snapshot, by the ids of disk and snapshot, when oned had it made (seconds since the epoch).
+    `deploy_id` is what its hypervisor calls it, empty before it ran. `snapshots` says of each snapshot, by the ids of disk
+    and snapshot, when oned had it made (seconds since the epoch).
     """
 
     id: int
     state: int
     lcm_state: int
     hostname: str | None
+    deploy_id: str
     disks: dict[int, VmDisk]
     snapshots: dict[tuple[int, int], int]
 
@@ -138,6 +140,7 @@ def parse_vm(text: str) -> Vm:
         state=_number(root, "STATE"),
         lcm_state=_number(root, "LCM_STATE"),
         hostname=hostnames[-1] if hostnames else None,
+        deploy_id=_text(root, "DEPLOY_ID").strip(),
         disks={disk.id: disk for disk in disks},
         snapshots=dict(_snapshots(root)),
     )

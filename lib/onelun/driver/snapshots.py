@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from onelun.driver.disks import Known, known, volume_of
 from onelun.driver.document import ActionData
+from onelun.driver.freezing import frozen
 from onelun.driver.location import Disk, parse_disk
 from onelun.driver.running import Run
 from onelun.errors import NotFound, Rejected
@@ -31,7 +32,29 @@ from onelun.rpc.message import (
 async def snap_create(run: Run) -> str:
     """Take a snapshot of a VM's disk. A repeat finds the one there is."""
     disk, snapshot_id = _given(run)
+    await _take(run, disk, snapshot_id, await known(run, disk.vm_id))
+    return ""
+
+
+async def snap_create_live(run: Run) -> str:
+    """Take a snapshot of the disk of a running VM, whose guest is asked to freeze its filesystems for that moment.
+
+    Where it cannot the snapshot is one moment of the disk all the same, as after a power cut, and the VM's log says so.
+    """
+    disk, snapshot_id = _given(run)
+    agent = run.context.hosts.compute(disk.host)
     oned = await known(run, disk.vm_id)
+    domain = oned.vm.deploy_id if oned.vm and oned.vm.deploy_id else f"one-{disk.vm_id}"
+    async with frozen(run, agent, domain) as freeze:
+        await _take(run, disk, snapshot_id, oned)
+    if freeze.missing is None:
+        run.note("the guest's filesystems were frozen: the snapshot is consistent")
+    else:
+        run.note(f"this snapshot is crash-consistent, since the guest was not frozen: {freeze.missing}")
+    return ""
+
+
+async def _take(run: Run, disk: Disk, snapshot_id: int, oned: Known) -> None:
     source = await existing_volume(run, disk, oned)
     taken = oned.vm.snapshots.get((disk.disk_id, snapshot_id)) if oned.vm else None
     request = SnapshotZvol(
@@ -45,14 +68,6 @@ async def snap_create(run: Run) -> str:
     )
     await run.ask(source.nas, request, ZvolSnapshotted)
     run.note(f"took snapshot {snapshot_id} of {source}")
-    return ""
-
-
-async def snap_create_live(run: Run) -> str:
-    """Take a snapshot of the disk of a running VM: one moment of it, as after a power cut."""
-    await snap_create(run)
-    run.note("this snapshot is crash-consistent: the guest was not told to write out its filesystems")
-    return ""
 
 
 async def snap_revert(run: Run) -> str:
