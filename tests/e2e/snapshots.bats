@@ -123,6 +123,21 @@ held() {
 	[ "$(stored one-12)" = "$(sum 0)" ]
 }
 
+@test "the NAS agent is killed while it saves a disk: the action or its repeat ends well, and leaves nothing" {
+	scribble 1
+	ds 0 mkfs 14 64
+	"$CHECKOUT/tm/onelun/cpds" "$DISK.1" nas1/tank/one-14 -1 "${IDS[@]}" >"$BATS_TEST_TMPDIR/out" 2>&1 </dev/null &
+	local action=$!
+	sleep 0.2
+	kill -9 "$(pid_of nas1)"
+	restart nas1
+	wait "$action" || cat "$BATS_TEST_TMPDIR/out"
+
+	tm 0 cpds "$DISK.1" nas1/tank/one-14 -1 "${IDS[@]}"
+	[ "$(stored one-14)" = "$(sum 1)" ]
+	[ -z "$(on nas1 find "$ONELUN_SANDBOX/hosts/nas1/pool" -name '.new-*' -o -name 'snapshot-copying*')" ]
+}
+
 @test "a stopped VM's disk is saved from the front-end" {
 	local before
 	before=$(sum 0)
@@ -190,6 +205,6 @@ held() {
 	tm 0 ln frontend:nas1/tank/one-1 "$DISK.1" "${IDS[@]}"
 	tm 0 snap_create "$DISK.1" 0 "${IDS[@]}"
 	tm 0 mvds "$DISK.1" nas1/tank/one-1 "${IDS[@]}"
-	for id in 1 2 10 11 12 13; do twice ds 0 rm "$id" 64 SOURCE=nas1/tank/one-$id; done
+	for id in 1 2 10 11 12 13 14; do twice ds 0 rm "$id" 64 SOURCE=nas1/tank/one-$id; done
 	[ -z "$(on nas1 sh -c "ls '$ONELUN_SANDBOX/hosts/nas1/pool'")" ]
 }
