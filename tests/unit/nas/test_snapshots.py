@@ -426,3 +426,16 @@ async def test_snapshots_outlive_a_vm_that_had_the_image(nas, volume):
     await nas.ask(UnmapZvol(zvol="one-1", zpool="tank", cloud=CLOUD, vm=7, disk=1, path=PATH))
 
     assert await _listed(nas) == ["snap-0"]
+
+
+async def test_every_disk_on_the_host_that_is_the_volume_gets_its_link_again(nas, volume):
+    other = PATH.replace("/7/", "/8/")
+    await nas.ask(_map())
+    await nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD, vm=8, disk=1, path=other))
+    await nas.ask(_take())
+    nas.nodes["node1"].links.clear()
+
+    await nas.ask(_revert(remotehost="node1"))
+
+    (row,) = nas.catalogue.attachments()
+    assert nas.nodes["node1"].links == {PATH: row.iqn, other: row.iqn}
