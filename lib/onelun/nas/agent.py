@@ -105,6 +105,7 @@ class NasAgent:
     async def start(self) -> None:
         """Make storage, catalogue and targets agree, before the first request is taken."""
         await self._startup.settle()
+        await self._copies.tidy()
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:

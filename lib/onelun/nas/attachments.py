@@ -151,9 +151,9 @@ class Attachments:
     async def apart(self, backend: Backend, row: AttachmentRow, *, deadline: Deadline, of: str) -> AsyncIterator[None]:
         """The host has no device of the volume during the body; then it gets it again, with its links, done or not.
 
-        The attachment stays in force all the time, in doubt (decision 0011): whatever interrupts this, the rounds give the host what the
-        volume has become. Raises Busy (the host has it open), CommandFailed, Unreachable and NoReply before the body, and
-        what connecting it again raises.
+        The attachment stays in force all the time, in doubt (decision 0011): whatever interrupts this, the rounds give the
+        host what the volume has become. Raises Busy (the host has it open), CommandFailed, Unreachable and NoReply before
+        the body, and what connecting it again raises.
         """
         if is_without_agent(row.host):
             raise Conflict(f"{row.zvol} is given to an initiator without an agent: terminate its connection first")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator
 
 import msgspec
 
 from onelun.ending import to_its_end
-from onelun.errors import Conflict, NotFound, Rejected
+from onelun.errors import Conflict, NotFound, OnelunError, Rejected
 from onelun.model import State, Volume
 from onelun.naming import checked_name
 from onelun.nas.backends.base import Backend
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 # The snapshot that a copy of a disk in use is made from. It is nobody else's, since the copy holds the disk's lock: one
 # that is found was left by a copy that was killed.
 _MOMENT = "copying"
+# The catalogue's list of the disks (pool, UUID) that may have one.
+_NOTED = "copying"
 
 
 class Copies:
@@ -60,6 +63,19 @@ class Copies:
         log.info("copy zvol=%s snapshot=%s target=%s pool=%s", disk.name, request.snapshot, target.name, backend.pool)
         return ZvolCopied(uuid=target.uuid, size_bytes=target.size_bytes)
 
+    async def tidy(self) -> None:
+        """Remove what copies left that were killed; for the agent's start. What cannot be removed now waits for the next."""
+        for pool, uuid in self._noted():
+            try:
+                backend = self._pools.backend(pool)
+                disk = await backend.find_uuid(uuid)
+                if disk is not None:
+                    await backend.delete_snapshot(disk, _MOMENT)
+            except OnelunError as error:
+                log.warning("tidy pool=%s uuid=%s failed=%s", pool, uuid, error)
+            else:
+                self._note(pool, uuid, present=False)
+
     async def _fill(
         self, backend: Backend, target: Volume, disk: Volume, snapshot: str | None, mark: str, job: Job
     ) -> Volume:
@@ -90,12 +106,24 @@ class Copies:
         if all(row.readonly for row in self._catalogue.attachments(uuid=disk.uuid)):
             yield None, disk.size_bytes
             return
+        self._note(disk.pool, disk.uuid, present=True)
         try:
             async with self._pools.promise(backend, disk.size_bytes):
                 moment = await backend.snapshot(disk, _MOMENT)
             yield _MOMENT, moment.size_bytes
         finally:
-            await to_its_end(backend.delete_snapshot(disk, _MOMENT))
+            await to_its_end(self._forget(backend, disk))
+
+    async def _forget(self, backend: Backend, disk: Volume) -> None:
+        await backend.delete_snapshot(disk, _MOMENT)
+        self._note(disk.pool, disk.uuid, present=False)
+
+    def _noted(self) -> list[tuple[str, str]]:
+        return [(pool, uuid) for pool, uuid in json.loads(self._catalogue.meta(_NOTED) or "[]")]
+
+    def _note(self, pool: str, uuid: str, *, present: bool) -> None:
+        others = [noted for noted in self._noted() if noted != (pool, uuid)]
+        self._catalogue.set_meta(_NOTED, json.dumps([*others, (pool, uuid)] if present else others))
 
 
 def _must_be_fresh(target: Volume, source: str) -> None:

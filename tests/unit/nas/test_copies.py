@@ -108,6 +108,28 @@ async def test_what_a_killed_copy_left_is_tidied_by_the_next(nas, disk):
     assert await nas.backend.snapshots(disk) == []
 
 
+async def test_what_a_killed_copy_left_is_tidied_by_the_next_agent(nas, disk, begin, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    async def killed(*arguments, **words):
+        monkeypatch.setattr(nas.backend, "delete_snapshot", killed)
+        raise Killed
+
+    monkeypatch.setattr(nas.backend, "clone", killed)
+    with pytest.raises(Killed):
+        await nas.ask(_copy())
+    monkeypatch.undo()
+    left = [s.name for s in await nas.backend.snapshots(disk)]
+
+    nas = await begin()
+
+    assert left == ["copying"]
+    assert await nas.backend.snapshots(disk) == []
+    await nas.ask(_copy())
+    assert await _content(nas) == b"old"
+
+
 async def test_a_failure_leaves_the_image_as_it_was(nas, disk, monkeypatch):
     before = await nas.backend.find("one-9")
 
