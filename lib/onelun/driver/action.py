@@ -16,6 +16,8 @@ from onelun.driver import (
     moving,
     resizing,
     returning,
+    saving,
+    snapshots,
     transfer,
     volatile,
 )
@@ -36,6 +38,9 @@ ACTIONS: Mapping[str, Handler] = {
     "datastore/export": exporting.export,
     "datastore/stat": measuring.stat,
     "datastore/monitor": datastore.monitor,
+    "datastore/snap_delete": snapshots.image_snap_delete,
+    "datastore/snap_revert": snapshots.image_snap_revert,
+    "datastore/snap_flatten": snapshots.image_snap_flatten,
     "tm/clone": transfer.clone,
     "tm/ln": transfer.ln,
     "tm/mv": moving.mv,
@@ -44,6 +49,11 @@ ACTIONS: Mapping[str, Handler] = {
     "tm/resize": resizing.resize,
     "tm/mkimage": volatile.mkimage,
     "tm/mkswap": volatile.mkswap,
+    "tm/cpds": saving.cpds,
+    "tm/snap_create": snapshots.snap_create,
+    "tm/snap_create_live": snapshots.snap_create_live,
+    "tm/snap_revert": snapshots.snap_revert,
+    "tm/snap_delete": snapshots.snap_delete,
 }
 
 # What an action was about, for the sentence that says why it failed; the last argument is the id of a datastore action.
@@ -55,6 +65,9 @@ _PURPOSE = {
     "datastore/export": "cannot export the image",
     "datastore/stat": "cannot tell the image's size",
     "datastore/monitor": "cannot monitor datastore {last}",
+    "datastore/snap_delete": "cannot delete a snapshot of image {last}",
+    "datastore/snap_revert": "cannot revert image {last}",
+    "datastore/snap_flatten": "cannot flatten image {last}",
     "tm/clone": "cannot clone {first}",
     "tm/ln": "cannot link {first}",
     "tm/mv": "cannot move {first}",
@@ -63,6 +76,11 @@ _PURPOSE = {
     "tm/resize": "cannot resize {first}",
     "tm/mkimage": "cannot make a disk",
     "tm/mkswap": "cannot make a disk to swap on",
+    "tm/cpds": "cannot save {first}",
+    "tm/snap_create": "cannot take a snapshot of {first}",
+    "tm/snap_create_live": "cannot take a snapshot of {first}",
+    "tm/snap_revert": "cannot revert {first}",
+    "tm/snap_delete": "cannot delete a snapshot of {first}",
 }
 # What an action may need beyond its deadline to undo what it did; a guard against a step that forgets the deadline.
 _UNDO_S = 15.0

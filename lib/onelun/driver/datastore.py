@@ -35,7 +35,9 @@ async def mkfs(run: Run) -> str:
     filesystem = parse_filesystem(image.fs, "IMAGE/FSTYPE" if image.old else "IMAGE/FS")
     size = size_of(image)
     name = image_volume(image.id)
-    nas, pool = await choose(run, pools_of(data.datastore()), size, name)
+    # A VM's disk lies beside its image, and cpds will copy it over this one.
+    beside = image_volume(image.saves) if image.saves is not None else None
+    nas, pool = await choose(run, pools_of(data.datastore()), size, name, beside=beside)
     owner = run.image_owner(image.id, image.regtime)
     source = Source(nas, pool, name)
     async with removed_on_failure(run, source, owner):

@@ -63,17 +63,22 @@ async def holding(run: Run, pools: list[Pool], volume: str) -> Pool | None:
     return found
 
 
-async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str) -> Pool:
+async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str, *, beside: str | None = None) -> Pool:
     """Of the pools that can be asked, the one with the most room; of equals, the one that is named first.
 
-    An action that is begun again stays with the pool in which it made the volume before. Raises OutOfSpace when every
-    pool answered and none has room, else the reason why one could not be asked.
+    An action that is begun again stays with the pool in which it made the volume before; what will be filled from the
+    volume `beside` goes to that one's pool. Raises OutOfSpace when every pool answered and none has room, else the reason
+    why one could not be asked.
     """
     if run.call.attempt > 0:
         for nas, pool in pools:
             listed = await run.ask(nas, ListZvols(name=volume, zpool=pool), ZvolList)
             if listed.body:
                 return nas, pool
+    if beside is not None and len(pools) > 1:
+        found = await _holding(run, pools, beside)
+        if found is not None:
+            return found
     free, unasked = await _free(run, pools)
     fitting = [found for found in free if free[found] >= size_bytes]
     if fitting:
@@ -84,6 +89,19 @@ async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str) -> P
         raise unasked[0]
     rooms = ", ".join(f"{nas}/{pool} has {room / GIB:.1f} GiB free" for (nas, pool), room in free.items())
     raise OutOfSpace(f"{size_bytes / GIB:.1f} GiB are needed: {rooms}", needed=size_bytes)
+
+
+async def _holding(run: Run, pools: list[Pool], volume: str) -> Pool | None:
+    """The pool with that volume. One that cannot be asked is an error: it may have the volume."""
+    asked = (run.ask(nas, ListZvols(name=volume, zpool=pool), ZvolList) for nas, pool in pools)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    for found, answer in zip(pools, answers, strict=True):
+        if isinstance(answer, ZvolList) and answer.body:
+            return found
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return None
 
 
 async def _free(run: Run, pools: list[Pool]) -> tuple[dict[Pool, int], list[OnelunError]]:

@@ -8,13 +8,15 @@ the NAS fences and keeps a debt. The caller holds the volume's lock.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 
 import msgspec
 
 from onelun.deadline import Deadline
 from onelun.ending import to_its_end
-from onelun.errors import CommandFailed, NoReply, OnelunError, Unreachable
+from onelun.errors import Busy, CommandFailed, Conflict, NoReply, NotFound, OnelunError, Unreachable
 from onelun.model import Attachment, Volume
 from onelun.naming import Source, target_account
 from onelun.nas.backends.base import Backend
@@ -144,6 +146,48 @@ class Attachments:
                 raise
             await to_its_end(self._offers.end(backend, row, owes=owes), wait_s=None)
             return owes
+
+    @contextlib.asynccontextmanager
+    async def apart(self, backend: Backend, row: AttachmentRow, *, deadline: Deadline, of: str) -> AsyncIterator[None]:
+        """The host has no device of the volume during the body; then it gets it again, with its links, done or not.
+
+        The attachment stays in force all the time, in doubt (decision 0011): whatever interrupts this, the rounds give the
+        host what the volume has become. Raises Busy (the host has it open), CommandFailed, Unreachable and NoReply before
+        the body, and what connecting it again raises.
+        """
+        if is_without_agent(row.host):
+            raise Conflict(f"{row.zvol} is given to an initiator without an agent: terminate its connection first")
+        async with self._hosts.turn(row.host):
+            self._catalogue.put(_as(row, UNKNOWN))
+            request = TearDown(target=row.iqn, keep_link=True)
+            try:
+                await self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=of, step="apart")
+            except (Unreachable, NoReply) as error:
+                raise _unconfirmed(row, error) from error
+            except Busy:
+                self._catalogue.put(row)
+                raise
+            await self._offers.suspend(backend, row)
+            try:
+                yield
+            except OnelunError:
+                with contextlib.suppress(OnelunError):
+                    await self._again(backend, row, deadline=deadline, of=of)
+                raise
+            await self._again(backend, row, deadline=deadline, of=of)
+
+    async def _again(self, backend: Backend, row: AttachmentRow, *, deadline: Deadline, of: str) -> None:
+        """Make the target of an attachment in force again and connect its host, each placement with its link."""
+        volume = await backend.find_uuid(row.uuid)
+        if volume is None:
+            raise NotFound(f"volume {row.zvol} has just been removed", zvol=row.zvol)
+        await self._offers.make(backend, volume, row)
+        placed = self._catalogue.placements(uuid=row.uuid, host=row.host)
+        paths: list[str | None] = [p.path for p in placed]
+        for path in paths or [None]:
+            asked = set_zvol(self._offers, volume, row, path)
+            await self._hosts.ask(row.host, asked, ZvolAttached, deadline=deadline, of=of, step=f"again {path}")
+        self._catalogue.put(_as(row, ATTACHED))
 
     async def _tear_down(
         self, row: AttachmentRow, request: TearDown, *, lossy: bool, deadline: Deadline, of: str

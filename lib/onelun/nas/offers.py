@@ -135,6 +135,13 @@ class Offers:
         debt = Debt(iqn=row.iqn, host=row.host, pool=row.pool, zvol=row.zvol, uuid=row.uuid, epoch=row.epoch)
         self._catalogue.change(drop=[row], put=[debt] if owes else [])
 
+    async def suspend(self, backend: Backend, row: AttachmentRow) -> None:
+        """Fence the target, while the attachment stays in force: `make` gives it back, and so does the agent's start."""
+        await self._exporter.unexport(row.iqn)
+        volume = await backend.find_uuid(row.uuid)
+        if volume is not None:
+            await backend.deactivate(volume)
+
     async def withdraw(self, backend: Backend, row: AttachmentRow) -> None:
         """End the offer, whatever its initiator does meanwhile; once begun it is finished, or left to the rounds."""
         row = msgspec.structs.replace(row, state=DETACHING)

@@ -200,7 +200,7 @@ class Volumes:
             raise Rejected(f"{disk_name} cannot be saved over itself")
         names = (lock_name(backend, disk_name), lock_name(backend, target_name))
         async with self._locks.hold(*names, preemptible=True):
-            target = await self._saveable(backend, target_name, request.cloud)
+            target = await self.saveable(backend, target_name, request.cloud)
             disk = await backend.find(disk_name)
             mine = f"{request.cloud} {request.vm} {request.disk} "
             if disk is None:
@@ -246,7 +246,8 @@ class Volumes:
             raise Conflict(f"{name} is mapped to {writers[0]} for writing: a clone of it now would be torn")
         return origin
 
-    async def _saveable(self, backend: Backend, name: str, cloud: str) -> Volume:
+    async def saveable(self, backend: Backend, name: str, cloud: str) -> Volume:
+        """The image to save a disk over. Raises NotFound, Conflict for what is no image of the cloud or is on a host."""
         target = await backend.find(name)
         if target is None:
             raise NotFound(f"there is no image {name} in pool {backend.pool} to save to", zvol=name)
