@@ -57,6 +57,7 @@ class Frontend(_Section, frozen=True, kw_only=True):
     opennebula_version: str | None = None
     socket: str = "/run/onelun/frontend.sock"
     nas: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     hosts: dict[str, str] = {}
     datastores: str = "/var/lib/one/datastores"
@@ -121,7 +122,8 @@ class Nas(_Section, frozen=True, kw_only=True):
 class Compute(_Section, frozen=True, kw_only=True):
     """A compute agent. `datastores` is OpenNebula's DATASTORE_LOCATION; `owner` owns links and directories there.
 
-    After a boot it reports ready when each NAS has given back what it had here, or after `ready_s`.
+    After a boot it reports ready when each NAS has given back what it had here, or after `ready_s`. `libvirt` is where the
+    guests are that are frozen for snapshots.
     """
 
     name: str
@@ -133,6 +135,7 @@ class Compute(_Section, frozen=True, kw_only=True):
     connector: Literal["iscsi", "userspace"] = "iscsi"
     initiator: str
     ready_s: float = 90.0
+    libvirt: str = "qemu:///system"
 
 
 class Config(_Section, frozen=True, kw_only=True):

@@ -25,6 +25,19 @@ class State(StrEnum):
     TRASH = "trash"
 
 
+class Filesystem(StrEnum):
+    """What a new volume can be formatted with, on the whole device."""
+
+    EXT2 = "ext2"
+    EXT3 = "ext3"
+    EXT4 = "ext4"
+    XFS = "xfs"
+    BTRFS = "btrfs"
+    VFAT = "vfat"
+    NTFS = "ntfs"
+    SWAP = "swap"
+
+
 class Owner(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whom a volume belongs to, as it is written in the volume's own properties.
 
@@ -59,7 +72,8 @@ class Volume(msgspec.Struct, frozen=True, omit_defaults=True):
 
     A building volume has no place under its name yet: `name` is the name it will have. `origin` is the UUID of the
     volume it was cloned from. `connected` is true once any host was ever given the volume. `filled_from` says
-    which VM's disk was last saved into this one (cloud, VM, disk, UUID), and `last_epoch` is the highest epoch it had.
+    which VM's disk was last saved into this one (cloud, VM, disk, UUID, and for a copy its moment), or to which
+    snapshot it was flattened, and `last_epoch` is the highest epoch it had.
     """
 
     pool: str

@@ -92,6 +92,19 @@ def volatile_volume(vm_id: int, disk_id: int) -> str:
     return f"one-vm-{vm_id}-{disk_id}"
 
 
+_SNAPSHOT = "snap-"
+
+
+def snapshot_name(snapshot_id: int) -> str:
+    """The name on the storage of the snapshot that OpenNebula calls by that id."""
+    return f"{_SNAPSHOT}{snapshot_id}"
+
+
+def is_snapshot_of_opennebula(name: str) -> bool:
+    """Whether a snapshot of that name is one of OpenNebula's, and not one that onelun keeps for itself."""
+    return name.startswith(_SNAPSHOT)
+
+
 def target_iqn(source: Source, epoch: int) -> str:
     """The name of the target of one attachment. Compare IQNs whole: one-1 is not one-10.
 

@@ -39,7 +39,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.support.blocks import content, forget, leftovers, read, run, start_writer, write
+from tests.support.blocks import content, forget, leftovers, open_device, read, run, start_writer, write, write_to
 from tests.support.cable import Cable
 from tests.support.iscsi import MIB, SECRET, Lab
 from tests.support.iscsi import lab as make_lab
@@ -552,13 +552,13 @@ async def test_a_session_ends_although_its_record_is_gone(iscsi: OpenIscsiLab, n
 
 async def test_a_writer_goes_on_when_the_nas_is_back(iscsi: OpenIscsiLab, node1: IscsiConnector) -> None:
     export = iscsi.offer("one-1", "node1")
-    # Open before the NAS goes away: whoever opens a device only then may wait in the kernel, where nobody sees it.
-    device, descriptor = await open_up(node1, export)
-    write(device, b"1" * 4096)
+    # Opened before the NAS goes away: whoever opens a device only then may wait in the kernel, where nobody sees it.
+    descriptor = open_device(await node1.connect(export), os.O_WRONLY)
+    write_to(descriptor, b"1" * 4096)
     iscsi.restart()
     await comes(lambda: state(export) == "FAILED")
 
-    writing = asyncio.create_task(asyncio.to_thread(write, device, b"2" * 4096, 4096))
+    writing = asyncio.create_task(asyncio.to_thread(write_to, descriptor, b"2" * 4096, 4096))
     await asyncio.sleep(15)
     assert not writing.done()
     assert [one.alive for one in await node1.connections()] == [True]

@@ -47,4 +47,8 @@ on() {
 }
 
 # volume_file SOURCE: its data in the pool.
-volume_file() { printf '%s\n' "$ONELUN_SANDBOX/hosts/nas1/pool/${1##*/}/data"; }
+volume_file() {
+	local pool=pool
+	[[ $1 != */spare/* ]] || pool=spare
+	printf '%s\n' "$ONELUN_SANDBOX/hosts/nas1/$pool/${1##*/}/data"
+}

@@ -61,14 +61,18 @@ def open_device(device: str, flags: int) -> int:
 
 def write(device: str, data: bytes, offset: int = 0) -> None:
     descriptor = open_device(device, os.O_WRONLY)
-    buffer = mmap.mmap(-1, len(data))
     try:
+        write_to(descriptor, data, offset)
+    finally:
+        os.close(descriptor)
+
+
+def write_to(descriptor: int, data: bytes, offset: int = 0) -> None:
+    """Write to what `open_device` opened, and flush."""
+    with mmap.mmap(-1, len(data)) as buffer:
         buffer.write(data)
         assert os.pwritev(descriptor, [buffer], offset) == len(data)
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-        buffer.close()
 
 
 def read(device: str, size: int, offset: int = 0) -> bytes:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onelun.deadline import Deadline
-from onelun.errors import Conflict, NotFound, OnelunError, Unreachable
+from onelun.errors import Conflict, NotFound, OnelunError, Rejected, Unreachable
 from onelun.model import Kind, Owner
 from onelun.rpc import message as m
 from onelun.rpc.schema import Reply, Request
@@ -29,7 +29,10 @@ class Volume:
     hosts: dict[str, str] = field(default_factory=dict)  # host → path of disk.N
     readonly: bool = False
     origin: str | None = None
+    filesystem: str | None = None
     filled_from: tuple[int, int] | None = None
+    content: str = ""
+    snapshots: dict[str, str] = field(default_factory=dict)  # name → content
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Cloud:
         self.dead: set[str] = set()
         self.hang: asyncio.Event | None = None
         self.cancelled: list[str] = []
+        self.frozen: dict[str, str | None] = {}  # guest → why it cannot be frozen
         self.portal = ("127.0.0.1", 1)
 
     def fail(self, node: str, kind: type[Request], *errors: OnelunError) -> None:
@@ -112,7 +116,7 @@ class Cloud:
         found = self.volumes.get(key)
         if found is not None and (found.size, found.owner) != (r.size_bytes, r.owner):
             raise Conflict(f"{r.zvol} exists in pool {r.zpool} already")
-        volume = self.volumes.setdefault(key, Volume(r.size_bytes, r.owner))
+        volume = self.volumes.setdefault(key, Volume(r.size_bytes, r.owner, filesystem=r.filesystem))
         return m.ZvolCreated(uuid=volume.uuid, size_bytes=volume.size)
 
     def clone_zvol(self, nas: str, r: m.CloneZvol) -> Reply:
@@ -126,6 +130,15 @@ class Cloud:
         size = max(origin.size, r.size_bytes or 0)
         volume = self.volumes.setdefault(key, Volume(size, r.owner, origin=r.origin))
         return m.ZvolCloned(uuid=volume.uuid, size_bytes=volume.size)
+
+    def resize_zvol(self, nas: str, r: m.ResizeZvol) -> Reply:
+        volume = self.volumes.get((nas, self._pool(nas, r.zpool), r.zvol))
+        if volume is None:
+            raise NotFound(f"there is no volume {r.zvol} in pool {r.zpool}")
+        if r.size_bytes < volume.size:
+            raise Rejected(f"{r.zvol} has {volume.size} bytes; it cannot be shrunk to {r.size_bytes}")
+        volume.size = r.size_bytes
+        return m.ZvolResized(uuid=volume.uuid, size_bytes=volume.size)
 
     def del_zvol(self, nas: str, r: m.DelZvol) -> Reply:
         key = (nas, self._pool(nas, r.zpool), r.zvol)
@@ -157,10 +170,25 @@ class Cloud:
 
     def find_placements(self, nas: str, r: m.FindPlacements) -> Reply:
         body = [
-            {"vm": vm, "disk": disk, "path": p.path, "host": p.host, "zpool": p.source[1], "zvol": p.source[2]}
+            {
+                "vm": vm,
+                "disk": disk,
+                "path": p.path,
+                "host": p.host,
+                "zpool": p.source[1],
+                "zvol": p.source[2],
+                "kind": str(self.volumes[p.source].owner.kind) if p.source in self.volumes else None,
+            }
             for (vm, disk), p in self.placements.items()
             if p.source[0] == nas and r.vm in (None, vm) and r.disk in (None, disk)
         ]
+        if not body and None not in (r.vm, r.disk):
+            # What says of itself that it is that disk.
+            body = [
+                {"vm": r.vm, "disk": r.disk, "zpool": key[1], "zvol": key[2], "kind": str(v.owner.kind)}
+                for key, v in self.volumes.items()
+                if key[0] == nas and (v.owner.vm_id, v.owner.disk_id) == (r.vm, r.disk)
+            ]
         return m.PlacementList(body=body)
 
     def map_zvol(self, nas: str, r: m.MapZvol) -> Reply:
@@ -235,6 +263,55 @@ class Cloud:
         self.placements.pop((r.vm, r.disk), None)
         return m.ZvolSaved(uuid=target.uuid)
 
+    def _of(self, nas: str, r: m.OfVolume) -> Volume:
+        volume = self.volumes.get((nas, self._pool(nas, r.zpool), r.zvol))
+        if volume is None:
+            raise NotFound(f"there is no volume {r.zvol} in pool {r.zpool}")
+        cloud = r.cloud if r.owner is None else r.owner.cloud
+        if volume.owner.cloud != cloud or r.owner not in (None, volume.owner):
+            raise Conflict(f"{r.zvol} is another's")
+        return volume
+
+    def _snapshot(self, nas: str, r: m.RevertZvol | m.FlattenZvol) -> tuple[Volume, str]:
+        volume = self._of(nas, r)
+        if r.snapshot not in volume.snapshots:
+            raise NotFound(f"{r.zvol} in pool {r.zpool} has no snapshot {r.snapshot}")
+        return volume, volume.snapshots[r.snapshot]
+
+    def snapshot_zvol(self, nas: str, r: m.SnapshotZvol) -> Reply:
+        volume = self._of(nas, r)
+        volume.snapshots.setdefault(r.snapshot, volume.content)
+        return m.ZvolSnapshotted(uuid=volume.uuid, made_at=0.0, size_bytes=volume.size)
+
+    def revert_zvol(self, nas: str, r: m.RevertZvol) -> Reply:
+        volume, content = self._snapshot(nas, r)
+        if others := [host for host in volume.hosts if host != r.remotehost]:
+            raise Conflict(f"volume {r.zvol} is mapped to {others[0]}: unmap it there before it is reverted")
+        volume.content = content
+        return m.ZvolReverted(uuid=volume.uuid, size_bytes=volume.size)
+
+    def flatten_zvol(self, nas: str, r: m.FlattenZvol) -> Reply:
+        volume = self._of(nas, r)
+        if volume.content != f"flattened {r.snapshot}":
+            self._snapshot(nas, r)
+        volume.content, volume.snapshots = f"flattened {r.snapshot}", {}
+        return m.ZvolFlattened(uuid=volume.uuid, size_bytes=volume.size)
+
+    def del_snapshot(self, nas: str, r: m.DelSnapshot) -> Reply:
+        if (nas, self._pool(nas, r.zpool), r.zvol) in self.volumes:
+            self._of(nas, r).snapshots.pop(r.snapshot, None)
+        return m.SnapshotDeleted()
+
+    def copy_zvol(self, nas: str, r: m.CopyZvol) -> Reply:
+        disk = self._of(nas, r)
+        target = self.volumes.get((nas, self._pool(nas, r.zpool), r.target))
+        if target is None:
+            raise NotFound(f"there is no image {r.target} in pool {r.zpool} to save to")
+        if r.snapshot is not None and r.snapshot not in disk.snapshots:
+            raise NotFound(f"{r.zvol} in pool {r.zpool} has no snapshot {r.snapshot}")
+        target.content = disk.content if r.snapshot is None else disk.snapshots[r.snapshot]
+        return m.ZvolCopied(uuid=target.uuid, size_bytes=target.size)
+
     def import_zvol(self, nas: str, r: m.ImportZvol) -> Reply:
         volume = Volume(r.size_bytes, r.owner)
         self.imports[volume.uuid] = ((nas, self._pool(nas, r.zpool), r.zvol), volume)
@@ -262,6 +339,12 @@ class Cloud:
     def abort_import(self, nas: str, r: m.AbortImport) -> Reply:
         self.imports.pop(r.uuid, None)
         return m.ImportAborted()
+
+    def freeze_guest(self, host: str, r: m.FreezeGuest) -> Reply:
+        return m.GuestFrozen(missing=self.frozen.get(r.domain, "there is no virsh on its host"))
+
+    def thaw_guest(self, host: str, r: m.ThawGuest) -> Reply:
+        return m.GuestThawed(held=self.frozen.get(r.domain, "") is None)
 
     def list_dir(self, host: str, r: m.ListDir) -> Reply:
         entries = self.directories[host].get(r.path)

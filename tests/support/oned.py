@@ -54,6 +54,13 @@ class Oned:
             new = re.sub(f"<{name}>.*?</{name}>", lambda _, to=replacement: to, new)
         self.documents["vm", vm_id] = text.replace(old, new)
 
+    def datastore(self, recorded: str, datastore_id: int, *, pools: str = "") -> None:
+        """Serve the recorded datastore under that id, with those ONELUN_POOLS."""
+        text = show(recorded, ID=str(datastore_id))
+        self.documents["datastore", datastore_id] = text.replace(
+            "<TEMPLATE>", f"<TEMPLATE><ONELUN_POOLS>{pools}</ONELUN_POOLS>", 1
+        )
+
     def forget(self, vm_id: int) -> None:
         self.documents.pop(("vm", vm_id), None)
 

@@ -28,6 +28,8 @@ _PACKAGES = {
     "rabbitmq-server": "rabbitmq-server",
     "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs",
+    "mkfs.ntfs": "ntfs-3g",
+    "mkfs.vfat": "dosfstools",
     "losetup": "mount",
     "lvs": "lvm2",
     "thin_check": "thin-provisioning-tools",

@@ -20,6 +20,7 @@ HERE = {
     "Offers": "onelun.nas.offers",
     "Volumes": "onelun.nas.volumes",
     "Attachments": "onelun.nas.attachments",
+    "Growing": "onelun.nas.growing",
 }
 
 

@@ -61,6 +61,7 @@ async def _serve(config: Config, mine: Compute) -> None:
         finally:
             await journal.close()
     finally:
+        await agent.release()
         await link.close()
         agent.close()
 

@@ -12,6 +12,7 @@ from onelun import naming
 from onelun.beneath import owner_of
 from onelun.compute.attachments import Attachments
 from onelun.compute.connectors.base import Connector
+from onelun.compute.guests import Guests, notes_of
 from onelun.compute.host import Host
 from onelun.compute.names import Names
 from onelun.compute.readiness import Readiness
@@ -28,7 +29,10 @@ from onelun.rpc.message import (
     EntryPut,
     EntryRemoved,
     FileRead,
+    FreezeGuest,
     GrowDev,
+    GuestFrozen,
+    GuestThawed,
     Held,
     ListDev,
     ListDir,
@@ -38,6 +42,7 @@ from onelun.rpc.message import (
     SetZvol,
     SyncZvols,
     TearDown,
+    ThawGuest,
     ZvolAttached,
     ZvolDetached,
     ZvolsSynced,
@@ -65,6 +70,7 @@ class ComputeAgent:
             self._directory,
             owner_of(config.owner),
         )
+        self._guests = Guests(config.libvirt, notes_of(run_dir(config)))
         self.readiness = Readiness(f"{config.state}/nas.json")
         self._in_flight = asyncio.Semaphore(limits.per_host)
         self._lock: int | None = None
@@ -77,6 +83,8 @@ class ComputeAgent:
             TearDown: self.tear_down,
             ListDev: self.list_dev,
             SyncZvols: self.sync_zvols,
+            FreezeGuest: self.freeze_guest,
+            ThawGuest: self.thaw_guest,
             ListDir: self.list_dir,
             ReadFile: self.read_file,
             PutEntry: self.put_entry,
@@ -92,6 +100,11 @@ class ComputeAgent:
             os.makedirs(directory, mode=0o700, exist_ok=True)
         self._take_lock()
         await self._host.settle()
+        self._guests.settle()
+
+    async def release(self) -> None:
+        """Let go of what must not outlast the agent: guests that are frozen."""
+        await self._guests.release()
 
     def close(self) -> None:
         """Give the state directory back. Closing a closed one succeeds."""
@@ -160,6 +173,14 @@ class ComputeAgent:
             dropped=tuple(iqn for iqn in surplus if iqn not in failed),
             failed=failed,
         )
+
+    async def freeze_guest(self, request: FreezeGuest, job: Job) -> GuestFrozen:
+        """Freeze a guest's filesystems for a short time."""
+        return GuestFrozen(missing=await self._guests.freeze(request.domain, request.hold_s))
+
+    async def thaw_guest(self, request: ThawGuest, job: Job) -> GuestThawed:
+        """Thaw a guest that was frozen by request."""
+        return GuestThawed(held=await self._guests.thaw(request.domain))
 
     async def list_dir(self, request: ListDir, job: Job) -> DirList:
         """What a VM's directory holds."""

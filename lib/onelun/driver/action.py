@@ -7,7 +7,20 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from onelun.driver import datastore, importing, measuring, moving, returning, transfer
+from onelun.driver import (
+    cloning,
+    datastore,
+    exporting,
+    importing,
+    measuring,
+    moving,
+    resizing,
+    returning,
+    saving,
+    snapshots,
+    transfer,
+    volatile,
+)
 from onelun.driver.frame import Form, error_text, form_of, one_line, read_arguments
 from onelun.driver.running import Call, Context, Outcome, Run
 from onelun.errors import NoReply, OnelunError, Rejected
@@ -21,14 +34,26 @@ ACTIONS: Mapping[str, Handler] = {
     "datastore/cp": importing.cp,
     "datastore/mkfs": datastore.mkfs,
     "datastore/rm": datastore.rm,
-    "datastore/clone": datastore.clone,
+    "datastore/clone": cloning.clone,
+    "datastore/export": exporting.export,
     "datastore/stat": measuring.stat,
     "datastore/monitor": datastore.monitor,
+    "datastore/snap_delete": snapshots.image_snap_delete,
+    "datastore/snap_revert": snapshots.image_snap_revert,
+    "datastore/snap_flatten": snapshots.image_snap_flatten,
     "tm/clone": transfer.clone,
     "tm/ln": transfer.ln,
     "tm/mv": moving.mv,
     "tm/mvds": returning.mvds,
     "tm/delete": transfer.delete,
+    "tm/resize": resizing.resize,
+    "tm/mkimage": volatile.mkimage,
+    "tm/mkswap": volatile.mkswap,
+    "tm/cpds": saving.cpds,
+    "tm/snap_create": snapshots.snap_create,
+    "tm/snap_create_live": snapshots.snap_create_live,
+    "tm/snap_revert": snapshots.snap_revert,
+    "tm/snap_delete": snapshots.snap_delete,
 }
 
 # What an action was about, for the sentence that says why it failed; the last argument is the id of a datastore action.
@@ -37,13 +62,25 @@ _PURPOSE = {
     "datastore/mkfs": "cannot make image {last}",
     "datastore/rm": "cannot remove image {last}",
     "datastore/clone": "cannot clone into image {last}",
+    "datastore/export": "cannot export the image",
     "datastore/stat": "cannot tell the image's size",
     "datastore/monitor": "cannot monitor datastore {last}",
+    "datastore/snap_delete": "cannot delete a snapshot of image {last}",
+    "datastore/snap_revert": "cannot revert image {last}",
+    "datastore/snap_flatten": "cannot flatten image {last}",
     "tm/clone": "cannot clone {first}",
     "tm/ln": "cannot link {first}",
     "tm/mv": "cannot move {first}",
     "tm/mvds": "cannot take back {first}",
     "tm/delete": "cannot delete {first}",
+    "tm/resize": "cannot resize {first}",
+    "tm/mkimage": "cannot make a disk",
+    "tm/mkswap": "cannot make a disk to swap on",
+    "tm/cpds": "cannot save {first}",
+    "tm/snap_create": "cannot take a snapshot of {first}",
+    "tm/snap_create_live": "cannot take a snapshot of {first}",
+    "tm/snap_revert": "cannot revert {first}",
+    "tm/snap_delete": "cannot delete a snapshot of {first}",
 }
 # What an action may need beyond its deadline to undo what it did; a guard against a step that forgets the deadline.
 _UNDO_S = 15.0

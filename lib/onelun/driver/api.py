@@ -14,7 +14,7 @@ import xmlrpc.client
 from collections.abc import Callable
 from typing import Any
 
-from onelun.driver.document import Listed, Vm, parse_datastores, parse_hosts, parse_vm
+from onelun.driver.document import Datastore, Listed, Vm, parse_datastore, parse_datastores, parse_hosts, parse_vm
 from onelun.errors import ProtocolError, Rejected, Unreachable
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,11 @@ class Api:
         """
         body = await self._call("one.vm.info", vm_id)
         return None if body is None else parse_vm(body)
+
+    async def datastore(self, datastore_id: int) -> Datastore | None:
+        """The datastore, or None when oned says that there is none of that id. Raises as `vm` does."""
+        body = await self._call("one.datastore.info", datastore_id)
+        return None if body is None else parse_datastore(body)
 
     async def version(self) -> str:
         """OpenNebula's release. Raises Unreachable."""

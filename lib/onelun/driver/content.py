@@ -11,10 +11,10 @@ import contextlib
 import hmac
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from onelun.driver.document import Datastore, Image
-from onelun.driver.formats import HEAD_BYTES, Format, check_intact, compression_of, inspect
+from onelun.driver.formats import HEAD_BYTES, Format, check_intact, compression_of, filename, inspect
 from onelun.driver.permitted import open_image
 from onelun.driver.running import Run
 from onelun.driver.staging import checksum, download, staged, unpack
@@ -34,6 +34,11 @@ class Content:
         self.format = format_
         self.size_bytes = size_bytes
         self._before = _stamp(descriptor)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[str, tuple[str, ...], tuple[int, ...]]]:
+        """See importing.Given."""
+        yield filename(self.descriptor, self.format), (), (self.descriptor,)
 
     def check_unchanged(self) -> None:
         """Raise Rejected when somebody wrote to the file since it was inspected: what was read is not what was judged."""

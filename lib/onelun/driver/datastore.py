@@ -1,4 +1,4 @@
-"""The actions on images that copy nothing through the front-end: mkfs, rm, clone, monitor."""
+"""The actions on images that copy nothing: mkfs, rm, monitor."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from onelun.driver.document import ActionData, Image
-from onelun.driver.pools import choose, contains, pools_of
+from onelun.driver.filesystems import check_format, parse_filesystem
+from onelun.driver.pools import choose, pools_of
 from onelun.driver.running import Run
 from onelun.errors import OnelunError, Rejected, Unreachable
-from onelun.model import Owner
+from onelun.model import Filesystem, Owner
 from onelun.naming import Source, image_volume, parse_source
 from onelun.rpc.message import (
-    CloneZvol,
     CreateZvol,
     DelZvol,
     PoolCapacity,
     PoolCapacityIs,
-    ZvolCloned,
     ZvolCreated,
     ZvolDeleted,
 )
@@ -26,28 +25,24 @@ from onelun.rpc.message import (
 MIB = 1 << 20
 # What removing a half-made volume may take; the agent itself undoes what it hears nothing more of.
 _CLEAN_UP_S = 10.0
-# An image of 3.4 to be saved to later says "save_as" in place of a filesystem.
-_EMPTY = ("", "raw", "save_as")
 
 
 async def mkfs(run: Run) -> str:
-    """Make an empty image. Prints SOURCE alone; up to 5.12 the size in MB behind it."""
+    """Make an empty image, with a filesystem if it is to have one. Prints SOURCE alone; up to 5.12 the size in MB behind it."""
     data = ActionData(run.arguments.document or b"")
     image = data.image()
-    if image.format not in ("", "raw"):
-        raise Rejected(f"IMAGE/FORMAT is {image.format[:40]!r}, and a volume of onelun is always raw")
-    if image.fs not in _EMPTY:
-        raise Rejected(
-            f"a filesystem ({image.fs[:40]}) on a new image is not supported yet: leave FS out and format it in a VM"
-        )
+    check_format(image.format, "IMAGE/FORMAT")
+    filesystem = parse_filesystem(image.fs, "IMAGE/FSTYPE" if image.old else "IMAGE/FS")
     size = size_of(image)
     name = image_volume(image.id)
-    nas, pool = await choose(run, pools_of(data.datastore()), size, name)
+    # A VM's disk lies beside its image, and cpds will copy it over this one.
+    beside = image_volume(image.saves) if image.saves is not None else None
+    nas, pool = await choose(run, pools_of(data.datastore()), size, name, beside=beside)
     owner = run.image_owner(image.id, image.regtime)
     source = Source(nas, pool, name)
     async with removed_on_failure(run, source, owner):
-        await run.ask(nas, CreateZvol(zvol=name, zpool=pool, size_bytes=size, owner=owner), ZvolCreated)
-    run.note(f"made {source} with {size} bytes")
+        await run.ask(nas, creation(source, size, owner, filesystem), ZvolCreated)
+    run.note(f"made {source} with {size} bytes, {filesystem or 'empty'}")
     return f"{source} {image.size_mb}\n" if image.old else f"{source}\n"
 
 
@@ -64,25 +59,6 @@ async def rm(run: Run) -> str:
     return ""
 
 
-async def clone(run: Run) -> str:
-    """Copy an image of the same datastore (its SOURCE is in IMAGE/PATH); the storage clones it where it can."""
-    data = ActionData(run.arguments.document or b"")
-    image = data.image()
-    origin = parse_source(image.path)
-    datastore = data.datastore()
-    if not contains(pools_of(datastore), origin):
-        raise Rejected(
-            f"{origin} is in none of the pools of datastore {datastore.name}, and cloning from pool to pool is not supported yet"
-        )
-    source = Source(origin.nas, origin.pool, image_volume(image.id))
-    owner = run.image_owner(image.id, image.regtime)
-    request = CloneZvol(zvol=source.volume, zpool=source.pool, origin=origin.volume, owner=owner)
-    async with removed_on_failure(run, source, owner):
-        await run.ask(origin.nas, request, ZvolCloned)
-    run.note(f"cloned {origin} to {source}")
-    return registered(source, image)
-
-
 async def monitor(run: Run) -> str:
     """What the datastore's pools can give, in MB. A NAS that cannot be asked is an error: half a sum would mislead."""
     pools = pools_of(ActionData(run.arguments.document or b"").datastore())
@@ -92,6 +68,14 @@ async def monitor(run: Run) -> str:
     total = sum(capacity.total_bytes for capacity in found) // MIB
     free = sum(capacity.free_bytes for capacity in found) // MIB
     return f"USED_MB={used}\nTOTAL_MB={total}\nFREE_MB={free}\n"
+
+
+def creation(source: Source, size: int, owner: Owner, filesystem: Filesystem | None) -> CreateZvol:
+    """The request for a new volume. An agent that knows no filesystems must not make one without."""
+    needs = ("filesystem",) if filesystem else ()
+    return CreateZvol(
+        zvol=source.volume, zpool=source.pool, size_bytes=size, owner=owner, filesystem=filesystem, needs=needs
+    )
 
 
 def size_of(image: Image) -> int:

@@ -10,9 +10,10 @@ import asyncio
 from typing import Any, NamedTuple
 
 from onelun.driver.document import Vm, VmDisk
-from onelun.driver.location import Disk
+from onelun.driver.location import Directory, Disk
 from onelun.driver.running import Run
 from onelun.errors import Conflict, Rejected
+from onelun.model import Kind
 from onelun.naming import Source, checked_name, disk_volume, parse_source
 from onelun.rpc.message import FindPlacements, PlacementList
 
@@ -53,12 +54,32 @@ async def known(run: Run, vm_id: int) -> Known:
 
 
 async def volume_of(run: Run, disk: Disk, oned: Known) -> Source | None:
-    """The volume behind the disk, or None when neither oned nor any NAS knows of one."""
+    """The volume behind the disk, or None when neither oned nor any NAS knows of one. Raises Conflict for several."""
+    told = _told(disk, oned)
+    return told if told is not None else await placed(run, disk)
+
+
+async def volumes_of(run: Run, disk: Disk, oned: Known) -> list[Source]:
+    """As volume_of, for what ends a disk: a volatile one that was made while a NAS was away may be on two."""
+    told = _told(disk, oned)
+    return [told] if told is not None else sorted(await _all_placed(run, disk))
+
+
+async def volatile_disks(run: Run, directory: Directory) -> list[Disk]:
+    """The VM's disks without an image, which 3.4 neither moves nor deletes by themselves, as disks of that directory."""
+    request = FindPlacements(cloud=run.config.cloud, vm=directory.vm_id)
+    answers = await asyncio.gather(*(run.ask(nas, request, PlacementList) for nas in run.config.nas))
+    rows = [row for answer in answers for row in answer.body]
+    numbers = sorted({int(row["disk"]) for row in rows if row.get("kind") == Kind.VOLATILE})
+    return [Disk(directory.host, directory.path, f"disk.{n}", directory.vm_id, n) for n in numbers]
+
+
+def _told(disk: Disk, oned: Known) -> Source | None:
     told = oned.disk(disk.disk_id)
-    if told is not None and told.source and told.clone is not None:
-        source = parse_source(told.source)
-        return own_volume(source, disk) if told.clone else source
-    return await placed(run, disk)
+    if told is None or not told.source or told.clone is None:
+        return None
+    source = parse_source(told.source)
+    return own_volume(source, disk) if told.clone else source
 
 
 def own_volume(source: Source, disk: Disk) -> Source:
@@ -71,16 +92,20 @@ async def placed(run: Run, disk: Disk) -> Source | None:
 
     Raises Rejected when no NAS is configured to be asked, Conflict when two claim the disk, Unreachable.
     """
+    found = await _all_placed(run, disk)
+    if len(found) > 1:
+        names = ", ".join(sorted(str(source) for source in found))
+        raise Conflict(f"disk {disk.disk_id} of VM {disk.vm_id} is placed on several volumes: {names}")
+    return found.pop() if found else None
+
+
+async def _all_placed(run: Run, disk: Disk) -> set[Source]:
     if not run.config.nas:
         raise Rejected("frontend.nas names no NAS to ask which volume is behind the disk")
     request = FindPlacements(cloud=run.config.cloud, vm=disk.vm_id, disk=disk.disk_id)
     asked = [run.ask(nas, request, PlacementList) for nas in run.config.nas]
     answers = await asyncio.gather(*asked)
-    found = {_source(nas, row) for nas, answer in zip(run.config.nas, answers, strict=True) for row in answer.body}
-    if len(found) > 1:
-        names = ", ".join(sorted(str(source) for source in found))
-        raise Conflict(f"disk {disk.disk_id} of VM {disk.vm_id} is placed on several volumes: {names}")
-    return found.pop() if found else None
+    return {_source(nas, row) for nas, answer in zip(run.config.nas, answers, strict=True) for row in answer.body}
 
 
 def _source(nas: str, row: dict[str, Any]) -> Source:

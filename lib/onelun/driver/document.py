@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 
 import msgspec
 from lxml import etree
@@ -23,6 +24,7 @@ class Image(msgspec.Struct, frozen=True):
     """An image as a datastore action gets it. `path` is what it is made from: a file, a URL, another image's SOURCE.
 
     `old` tells the shape of 5.12 and before (FSTYPE in place of FORMAT and FS). `sums` maps md5, sha1, sha256 to hexadecimal.
+    `target_snapshot` is the snapshot that an action on one means; `saves` is the image whose copy in a VM will be saved here.
     """
 
     id: int
@@ -34,6 +36,8 @@ class Image(msgspec.Struct, frozen=True):
     size_mb: int | None
     old: bool
     sums: dict[str, str]
+    target_snapshot: int | None = None
+    saves: int | None = None
 
 
 class Datastore(msgspec.Struct, frozen=True):
@@ -48,7 +52,7 @@ class Datastore(msgspec.Struct, frozen=True):
 
 
 class VmDisk(msgspec.Struct, frozen=True):
-    """One disk of a VM. `clone` is None for what has no image (a volatile disk)."""
+    """One disk of a VM. `clone` is None for what has no image (a volatile disk), `fs` what such a one is formatted with."""
 
     id: int
     source: str
@@ -56,16 +60,23 @@ class VmDisk(msgspec.Struct, frozen=True):
     readonly: bool
     size_mb: int | None
     original_size_mb: int | None
+    fs: str = ""
 
 
 class Vm(msgspec.Struct, frozen=True):
-    """A VM: its states by number (VirtualMachine.h), its last host, its disks by id."""
+    """A VM: its states by number (VirtualMachine.h), its last host, its disks by id.
+
+    `deploy_id` is what its hypervisor calls it, empty before it ran. `snapshots` says of each snapshot, by the ids of disk
+    and snapshot, when oned had it made (seconds since the epoch).
+    """
 
     id: int
     state: int
     lcm_state: int
     hostname: str | None
+    deploy_id: str
     disks: dict[int, VmDisk]
+    snapshots: dict[tuple[int, int], int]
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -110,6 +121,8 @@ class ActionData:
             size_mb=_number_or_none(element, "SIZE"),
             old=old,
             sums={name: value for name, value in sums.items() if value},
+            target_snapshot=_number_or_none(element, "TARGET_SNAPSHOT"),
+            saves=_number_or_none(element, "TEMPLATE/SAVED_IMAGE_ID"),
         )
 
     def path(self) -> str:
@@ -118,15 +131,12 @@ class ActionData:
 
     def datastore(self) -> Datastore:
         """The datastore."""
-        element = _child(self._root, "DATASTORE")
-        return Datastore(
-            id=_number(element, "ID"),
-            name=_text(element, "NAME").strip(),
-            pools=_text(element, "TEMPLATE/ONELUN_POOLS"),
-            safe_dirs=tuple(_text(element, "TEMPLATE/SAFE_DIRS").split()),
-            restricted_dirs=tuple(_text(element, "TEMPLATE/RESTRICTED_DIRS").split()),
-            no_decompress=_text(element, "TEMPLATE/NO_DECOMPRESS").strip().upper() == "YES",
-        )
+        return _datastore(_child(self._root, "DATASTORE"))
+
+
+def parse_datastore(text: str) -> Datastore:
+    """The datastore of a document such as one.datastore.info returns. Raises Rejected for any other."""
+    return _datastore(_parse(text.encode(), "DATASTORE"))
 
 
 def parse_vm(text: str) -> Vm:
@@ -139,7 +149,9 @@ def parse_vm(text: str) -> Vm:
         state=_number(root, "STATE"),
         lcm_state=_number(root, "LCM_STATE"),
         hostname=hostnames[-1] if hostnames else None,
+        deploy_id=_text(root, "DEPLOY_ID").strip(),
         disks={disk.id: disk for disk in disks},
+        snapshots=dict(_snapshots(root)),
     )
 
 
@@ -164,6 +176,26 @@ def parse_datastores(text: str) -> list[Listed]:
     ]
 
 
+def _datastore(element: etree._Element) -> Datastore:
+    return Datastore(
+        id=_number(element, "ID"),
+        name=_text(element, "NAME").strip(),
+        pools=_text(element, "TEMPLATE/ONELUN_POOLS"),
+        safe_dirs=tuple(_text(element, "TEMPLATE/SAFE_DIRS").split()),
+        restricted_dirs=tuple(_text(element, "TEMPLATE/RESTRICTED_DIRS").split()),
+        no_decompress=_text(element, "TEMPLATE/NO_DECOMPRESS").strip().upper() == "YES",
+    )
+
+
+def _snapshots(root: etree._Element) -> Iterator[tuple[tuple[int, int], int]]:
+    for of_disk in root.findall("SNAPSHOTS"):
+        disk_id = _number_or_none(of_disk, "DISK_ID")
+        for element in of_disk.findall("SNAPSHOT"):
+            snapshot_id, date = _number_or_none(element, "ID"), _number_or_none(element, "DATE")
+            if disk_id is not None and snapshot_id is not None and date is not None:
+                yield (disk_id, snapshot_id), date
+
+
 def _disk(element: etree._Element) -> VmDisk:
     clone = _text(element, "CLONE").strip().upper()
     readonly = _text(element, "READONLY").strip().upper() == "YES" or _text(element, "TYPE").strip().upper() == "CDROM"
@@ -174,6 +206,7 @@ def _disk(element: etree._Element) -> VmDisk:
         readonly=readonly,
         size_mb=_number_or_none(element, "SIZE"),
         original_size_mb=_number_or_none(element, "ORIGINAL_SIZE"),
+        fs=_text(element, "FS").strip(),
     )
 
 

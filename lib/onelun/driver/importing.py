@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from typing import Protocol
 
 from onelun import command
-from onelun.driver.content import Content, open_content
+from onelun.driver.content import open_content
 from onelun.driver.datastore import registered
 from onelun.driver.document import ActionData, Image
-from onelun.driver.formats import check_size, filename
+from onelun.driver.formats import check_size
+from onelun.driver.luns import Lun
 from onelun.driver.pools import choose, pools_of
 from onelun.driver.running import Run
-from onelun.errors import CommandFailed, NoReply, OnelunError, OutOfSpace, Unreachable
+from onelun.errors import CommandFailed, OnelunError, OutOfSpace
 from onelun.naming import Source, image_volume
 from onelun.rpc.message import (
     AbortImport,
@@ -27,23 +27,32 @@ from onelun.rpc.message import (
     FinishImport,
     ImportAborted,
     ImportFinished,
-    ImportRenewed,
     ImportZvol,
     PoolCapacity,
     PoolCapacityIs,
-    RenewImport,
     ZvolDeleted,
     ZvolImporting,
 )
 
 MIB = 1 << 20
 _CLEAN_UP_S = 10.0
-_CONNECT_S = 5.0
 # QEMU's own block layer takes some 300 MiB of addresses; a hostile image must not make it take more than this.
 # And it goes when this process is killed: it would write on, and wait for ever for a target that is gone.
 _LIMITS = ("setpriv", "--pdeathsig", "KILL", "prlimit", "--as=4294967296")
 _PROGRESS = re.compile(rb"\(([0-9.]+)/100%\)")
 _STEP_PERCENT = 10.0
+
+
+class Given(Protocol):
+    """What an image is made from: a file, a volume."""
+
+    size_bytes: int
+
+    def opened(self) -> contextlib.AbstractContextManager[tuple[str, tuple[str, ...], tuple[int, ...]]]:
+        """What qemu-img calls it, which options that needs, and which descriptors it inherits for that."""
+
+    def check_unchanged(self) -> None:
+        """Raise Rejected when it may have changed since it was opened."""
 
 
 async def cp(run: Run) -> str:
@@ -52,37 +61,39 @@ async def cp(run: Run) -> str:
     image, datastore = data.image(), data.datastore()
     pools = pools_of(datastore)
     async with open_content(run, image, datastore) as content:
-        size = _size(run, image, content)
+        size = size_of_new(run, image, content.size_bytes)
         name = image_volume(image.id)
         nas, pool = await choose(run, pools, size, name)
         source = Source(nas, pool, name)
-        await _import(run, source, image, content, size)
+        await fill(run, source, image, content, size)
     run.note(f"registered {source} from a {content.format} of {content.size_bytes} bytes")
     return registered(source, image)
 
 
-def _size(run: Run, image: Image, content: Content) -> int:
+def size_of_new(run: Run, image: Image, content_bytes: int) -> int:
     """The volume's size in bytes: the image's own, unless the user asked for more.
 
     IMAGE/SIZE is in whole MB, rounded up from what `stat` found, so less than 1 MB more is nobody's wish.
     """
     asked = (image.size_mb or 0) * MIB
-    size = asked if asked >= content.size_bytes + MIB else content.size_bytes
+    size = asked if asked >= content_bytes + MIB else content_bytes
     check_size(size, run.config.max_image_gib)
     return size
 
 
-async def _import(run: Run, source: Source, image: Image, content: Content, size: int) -> None:
+async def fill(run: Run, source: Source, image: Image, content: Given, size: int) -> None:
+    """Make the image's volume with that content; it appears when it is complete, and nothing of a failed one is left."""
     owner = run.image_owner(image.id, image.regtime)
     initiator = run.config.initiator
     request = ImportZvol(zvol=source.volume, zpool=source.pool, size_bytes=size, owner=owner, initiator=initiator)
     # Begun again it is another import, which ends the one before: whoever still wrote into that is cut off.
     begun = await run.ask(source.nas, request, ZvolImporting, anew=True)
+    lun = Lun(source.nas, source.pool, begun, initiator)
     finishing = False
     try:
-        async with _renewed(run, source, begun):
+        async with lun.kept(run):
             try:
-                await _write(run, source, content, begun)
+                await _write(run, source, content, lun)
             except CommandFailed as error:
                 raise await _explained(run, source, error) from error
         content.check_unchanged()
@@ -118,78 +129,23 @@ async def _undo(run: Run, source: Source, uuid: str, deletion: DelZvol | None) -
             await run.ask(source.nas, deletion, ZvolDeleted, within_s=_CLEAN_UP_S)
 
 
-@contextlib.asynccontextmanager
-async def _renewed(run: Run, source: Source, begun: ZvolImporting) -> AsyncIterator[None]:
-    """Keep the import's lease while the body runs; end the body with an error when it is lost."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            renewing = tasks.create_task(_renew(run, source, begun))
-            yield
-            renewing.cancel()
-    except ExceptionGroup as group:
-        # The group holds the body's error, or that of the renewing which ended the body.
-        raise group.exceptions[0] from None
-
-
-async def _renew(run: Run, source: Source, begun: ZvolImporting) -> None:
-    failed_s = 0.0
-    pause_s = begun.lease_s / 3
-    while True:
-        await asyncio.sleep(pause_s)
-        request = RenewImport(zpool=source.pool, uuid=begun.uuid)
-        try:
-            await run.ask(source.nas, request, ImportRenewed, within_s=pause_s)
-            failed_s = 0.0
-        except (Unreachable, NoReply):
-            # A broker or an agent that restarts is back before the lease is over.
-            failed_s += pause_s
-            if failed_s >= begun.lease_s:
-                raise
-
-
-async def _write(run: Run, source: Source, content: Content, begun: ZvolImporting) -> None:
-    """Write the content into the LUN. The secret goes by a file without a name; argv is for everybody to read."""
-    await _check_portal(source, begun)
-    portal = f"[{begun.address}]:{begun.port}" if ":" in begun.address else f"{begun.address}:{begun.port}"
-    with _secret_file(begun.secret) as secret:
+async def _write(run: Run, source: Source, content: Given, lun: Lun) -> None:
+    """Write the content into the LUN. Secrets go by files without a name; argv is for everybody to read."""
+    await lun.check_portal()
+    with lun.secret_file() as secret, content.opened() as (name, objects, descriptors):
         await command.run(
             *_LIMITS,
             *("qemu-img", "convert", "-p", "-n", "-t", "writeback", "--target-is-zero"),
+            *objects,
             *("--object", f"secret,id=s0,file=/proc/self/fd/{secret}"),
             "--target-image-opts",
-            filename(content.descriptor, content.format),
-            f"driver=iscsi,transport=tcp,portal={portal},target={begun.iqn},lun={begun.lun},user={begun.user},password-secret=s0"
-            f",initiator-name={run.config.initiator}",
+            name,
+            lun.options("s0"),
             timeout_s=run.deadline.left_s(),
             called="qemu-img",
-            pass_fds=(content.descriptor, secret),
+            pass_fds=(*descriptors, secret),
             on_output=_Progress(run, source),
         )
-
-
-async def _check_portal(source: Source, begun: ZvolImporting) -> None:
-    """Try the port first: what libiscsi says of a closed one helps nobody."""
-    try:
-        async with asyncio.timeout(_CONNECT_S):
-            _, writer = await asyncio.open_connection(begun.address, begun.port)
-    except (OSError, TimeoutError) as error:
-        reason = str(error) or "no answer"
-        raise Unreachable(
-            f"the front-end cannot reach the iSCSI portal {begun.address}:{begun.port} of {source.nas}: {reason}"
-        ) from error
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-
-
-@contextlib.contextmanager
-def _secret_file(secret: str) -> Iterator[int]:
-    descriptor = os.memfd_create("secret")
-    try:
-        os.write(descriptor, secret.encode())
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 class _Progress:

@@ -6,7 +6,7 @@ in mixed mode another driver moves the directory afterwards; it leads nowhere un
 
 from __future__ import annotations
 
-from onelun.driver.disks import Known, known, volume_of
+from onelun.driver.disks import Known, known, volatile_disks, volume_of
 from onelun.driver.location import Directory, Disk, parse_location
 from onelun.driver.places import Place, place
 from onelun.driver.running import Run
@@ -43,6 +43,9 @@ async def mv(run: Run) -> str:
     if isinstance(source, Disk) and isinstance(target, Disk):
         await _move_disk(run, source, target, agents, oned)
     elif isinstance(source, Directory) and isinstance(target, Directory):
+        for disk in [] if run.arguments.modern else await volatile_disks(run, source):
+            there = disk._replace(host=target.host, directory=target.path)
+            await _move_disk(run, disk, there, agents, oned)
         await _move_directory(run, source, target, agents, oned)
     else:
         raise Rejected("a disk is moved to a disk.N and a directory to a directory")

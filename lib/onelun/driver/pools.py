@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from onelun.driver.document import Datastore
 from onelun.driver.running import Run
@@ -31,11 +32,16 @@ def pools_named(text: str, datastore: str) -> list[Pool]:
         raise Rejected(
             f'datastore {datastore} does not say where it lives: set ONELUN_POOLS="NAS/POOL …" in it (onedatastore update)'
         )
+    return named_pools(words, f"ONELUN_POOLS of datastore {datastore}")
+
+
+def named_pools(words: Iterable[str], where: str) -> list[Pool]:
+    """The pools of these words, in order, each once. Raises Rejected for a word that is no pool; `where` is where it stood."""
     pools: list[Pool] = []
     for word in words:
         nas, slash, pool = word.partition("/")
         if not slash:
-            raise Rejected(f"ONELUN_POOLS of datastore {datastore} has {word[:80]!r}: it should be NAS/POOL")
+            raise Rejected(f"{where} has {word[:80]!r}: it should be NAS/POOL")
         found = checked_name(nas, "name of a NAS"), checked_name(pool, "name of a pool")
         if found not in pools:
             pools.append(found)
@@ -47,17 +53,37 @@ def contains(pools: list[Pool], source: Source) -> bool:
     return (source.nas, source.pool) in pools
 
 
-async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str) -> Pool:
+async def holding(run: Run, pools: list[Pool], volume: str) -> Pool | None:
+    """The pool that has a volume of that name; of pools that cannot be asked nothing is known, and they are passed over."""
+    asked = (run.ask(nas, ListZvols(name=volume, zpool=pool), ZvolList) for nas, pool in pools)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    found: Pool | None = None
+    for (nas, pool), answer in zip(pools, answers, strict=True):
+        if isinstance(answer, OnelunError) and not isinstance(answer, Cancelled):
+            run.note(f"passing over {nas}/{pool}: {answer.sentence}")
+        elif isinstance(answer, BaseException):
+            raise answer
+        elif answer.body and found is None:
+            found = nas, pool
+    return found
+
+
+async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str, *, beside: str | None = None) -> Pool:
     """Of the pools that can be asked, the one with the most room; of equals, the one that is named first.
 
-    An action that is begun again stays with the pool in which it made the volume before. Raises OutOfSpace when every
-    pool answered and none has room, else the reason why one could not be asked.
+    An action that is begun again stays with the pool in which it made the volume before; what will be filled from the
+    volume `beside` goes to that one's pool. Raises OutOfSpace when every pool answered and none has room, else the reason
+    why one could not be asked.
     """
     if run.call.attempt > 0:
         for nas, pool in pools:
             listed = await run.ask(nas, ListZvols(name=volume, zpool=pool), ZvolList)
             if listed.body:
                 return nas, pool
+    if beside is not None and len(pools) > 1:
+        found = await _holding(run, pools, beside)
+        if found is not None:
+            return found
     free, unasked = await _free(run, pools)
     fitting = [found for found in free if free[found] >= size_bytes]
     if fitting:
@@ -68,6 +94,19 @@ async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str) -> P
         raise unasked[0]
     rooms = ", ".join(f"{nas}/{pool} has {room / GIB:.1f} GiB free" for (nas, pool), room in free.items())
     raise OutOfSpace(f"{size_bytes / GIB:.1f} GiB are needed: {rooms}", needed=size_bytes)
+
+
+async def _holding(run: Run, pools: list[Pool], volume: str) -> Pool | None:
+    """The pool with that volume. One that cannot be asked is an error: it may have the volume."""
+    asked = (run.ask(nas, ListZvols(name=volume, zpool=pool), ZvolList) for nas, pool in pools)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    for found, answer in zip(pools, answers, strict=True):
+        if isinstance(answer, ZvolList) and answer.body:
+            return found
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return None
 
 
 async def _free(run: Run, pools: list[Pool]) -> tuple[dict[Pool, int], list[OnelunError]]:

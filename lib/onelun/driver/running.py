@@ -21,7 +21,22 @@ log = logging.getLogger(__name__)
 
 # oned gives `stat` up after 90 s, and waits for it inside an API call of a user.
 _STAT_S = 55.0
-COPIES = frozenset({"datastore/cp", "datastore/clone", "tm/clone", "tm/mvds"})
+# What may last as long as a copy. A snapshot is made in no time, but not on every storage.
+COPIES = frozenset(
+    {
+        "datastore/cp",
+        "datastore/clone",
+        "datastore/export",
+        "datastore/snap_revert",
+        "datastore/snap_flatten",
+        "tm/clone",
+        "tm/mvds",
+        "tm/cpds",
+        "tm/snap_create",
+        "tm/snap_create_live",
+        "tm/snap_revert",
+    }
+)
 
 
 class Call(NamedTuple):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 
-from onelun.driver.disks import Known, known, own_volume, volume_of
+from onelun.driver.disks import Known, known, own_volume, volatile_disks, volumes_of
 from onelun.driver.location import Directory, Disk, parse_disk, parse_location, parse_source_argument
 from onelun.driver.places import place
 from onelun.driver.running import Run
@@ -33,19 +33,13 @@ async def clone(run: Run) -> str:
     source, disk, size_mb = _given(run)
     agent = run.context.hosts.compute(disk.host)
     oned = await known(run, disk.vm_id)
-    _must_exist(oned, disk)
+    must_exist(oned, disk)
     size = await _size(run, source, disk, oned, size_mb)
     own = own_volume(source, disk)
     owner = _disk_owner(run, source, disk)
     request = CloneZvol(zvol=own.volume, zpool=own.pool, origin=source.volume, owner=owner, size_bytes=size)
     await run.ask(source.nas, request, ZvolCloned)
-    try:
-        await attach(run, own, disk, agent, readonly=_readonly(oned, disk))
-    except (OnelunError, asyncio.CancelledError) as error:
-        # What is unknown stays: the host may have it, and `delete` comes for it.
-        if not isinstance(error, NoReply):
-            await _undo_clone(run, own, disk, agent)
-        raise
+    await attach_new(run, own, disk, agent, readonly=readonly(oned, disk))
     run.note(f"cloned {source} to {own} for disk {disk.disk_id} on {disk.host}")
     return ""
 
@@ -55,8 +49,8 @@ async def ln(run: Run) -> str:
     source, disk, _ = _given(run)
     agent = run.context.hosts.compute(disk.host)
     oned = await known(run, disk.vm_id)
-    _must_exist(oned, disk)
-    await attach(run, source, disk, agent, readonly=_readonly(oned, disk))
+    must_exist(oned, disk)
+    await attach(run, source, disk, agent, readonly=readonly(oned, disk))
     run.note(f"linked {source} as disk {disk.disk_id} on {disk.host}")
     return ""
 
@@ -69,21 +63,38 @@ async def delete(run: Run) -> str:
     agent = run.context.hosts.agent(location.host)
     oned = await known(run, location.vm_id)
     if isinstance(location, Directory):
+        for disk in [] if run.arguments.modern else await volatile_disks(run, location):
+            await _end(run, disk, agent, oned)
         await _remove_entry(run, agent, location.path, None, left=oned.left(location.host))
         return ""
-    source = await volume_of(run, location, oned)
-    if source is None:
+    await _end(run, location, agent, oned)
+    return ""
+
+
+async def _end(run: Run, location: Disk, agent: str | None, oned: Known) -> None:
+    sources = await volumes_of(run, location, oned)
+    if not sources:
         run.note(f"nothing of onelun is behind disk {location.disk_id}")
         await _remove_entry(run, agent, location.directory, location.name, left=oned.left(location.host))
-        return ""
-    request = _removal(run, source, location, agent, force=oned.left(location.host))
-    removed = await run.ask(source.nas, request, DiskRemoved)
-    if agent is None:
+    for source in sources:
+        request = _removal(run, source, location, agent, force=oned.left(location.host))
+        removed = await run.ask(source.nas, request, DiskRemoved)
+        what = "destroyed" if removed.destroyed else "detached"
+        debt = f"; {location.host} did not answer and owes the clean-up" if removed.debt else ""
+        run.note(f"{what} {source}{debt}")
+    if sources and agent is None:
         await place(run, None).remove(location.directory, location.name)
-    what = "destroyed" if removed.destroyed else "detached"
-    debt = f"; {location.host} did not answer and owes the clean-up" if removed.debt else ""
-    run.note(f"{what} {source}{debt}")
-    return ""
+
+
+async def attach_new(run: Run, own: Source, disk: Disk, agent: str, *, readonly: bool) -> None:
+    """As attach, of a volume that was made for this disk: when it cannot be attached it goes again."""
+    try:
+        await attach(run, own, disk, agent, readonly=readonly)
+    except (OnelunError, asyncio.CancelledError) as error:
+        # What is unknown stays: the host may have it, and `delete` comes for it.
+        if not isinstance(error, NoReply):
+            await _undo(run, own, disk, agent)
+        raise
 
 
 async def attach(run: Run, source: Source, disk: Disk, agent: str, *, readonly: bool) -> None:
@@ -113,17 +124,24 @@ def _given(run: Run) -> tuple[Source, Disk, int | None]:
     elif len(rest) != 2:
         raise Rejected("the arguments should be: FE:SOURCE HOST:DIR/disk.N, then VM and datastore from 3.6 on")
     disk = parse_disk(rest[1], run.config.datastores)
-    if run.arguments.vm_id not in (None, disk.vm_id):
-        raise Rejected(f"the disk is in the directory of VM {disk.vm_id}, and the call is for VM {run.arguments.vm_id}")
+    must_be_of(run, disk)
     return parse_source_argument(rest[0]), disk, size_mb
 
 
-def _must_exist(oned: Known, disk: Disk) -> None:
+def must_be_of(run: Run, disk: Disk) -> None:
+    """Raise Rejected when the disk is another VM's than the one that the call is for."""
+    if run.arguments.vm_id not in (None, disk.vm_id):
+        raise Rejected(f"the disk is in the directory of VM {disk.vm_id}, and the call is for VM {run.arguments.vm_id}")
+
+
+def must_exist(oned: Known, disk: Disk) -> None:
+    """Raise Rejected when oned says that there is no such VM."""
     if oned.asked and oned.vm is None:
         raise Rejected(f"oned has no VM {disk.vm_id}: nothing is attached for it")
 
 
-def _readonly(oned: Known, disk: Disk) -> bool:
+def readonly(oned: Known, disk: Disk) -> bool:
+    """Whether the VM may only read the disk."""
     told = oned.disk(disk.disk_id)
     return told is not None and told.readonly
 
@@ -164,7 +182,7 @@ def _removal(run: Run, source: Source, disk: Disk, agent: str | None, *, force: 
     )
 
 
-async def _undo_clone(run: Run, own: Source, disk: Disk, agent: str) -> None:
+async def _undo(run: Run, own: Source, disk: Disk, agent: str) -> None:
     request = _removal(run, own, disk, agent, force=False)
     undo = asyncio.ensure_future(run.ask(own.nas, request, DiskRemoved, within_s=_CLEAN_UP_S))
     with contextlib.suppress(OnelunError):

@@ -15,8 +15,11 @@ from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue
 from onelun.nas.connections import Connections
+from onelun.nas.copies import Copies
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
+from onelun.nas.formatting import Formatting
+from onelun.nas.growing import Growing
 from onelun.nas.hosts import Asker, Hosts
 from onelun.nas.identity import Identity
 from onelun.nas.imports import Imports
@@ -27,6 +30,7 @@ from onelun.nas.offers import Offers
 from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools
 from onelun.nas.rounds import Rounds
+from onelun.nas.snapshots import Snapshots
 from onelun.nas.startup import Startup
 from onelun.nas.volumes import Volumes
 from onelun.rpc import message as m
@@ -60,10 +64,13 @@ class NasAgent:
         offers = Offers(name, identity, self.catalogue, exporter, epochs)
         self.attachments = Attachments(self.catalogue, offers, hosts)
         placements = Placements(self.catalogue)
-        self._volumes = Volumes(pools, locks, self.catalogue, self.attachments, placements)
+        growing = Growing(self.catalogue, offers, hosts)
+        self._volumes = Volumes(pools, locks, self.catalogue, self.attachments, growing, Formatting(name), placements)
         self._mapping = ZvolMapping(pools, locks, self.catalogue, self._volumes, self.attachments, placements)
+        self._snapshots = Snapshots(pools, locks, self.catalogue, self.attachments)
+        self._copies = Copies(pools, locks, self.catalogue, self._volumes)
         self._connections = Connections(pools, locks, self.catalogue, offers)
-        self._imports = Imports(pools, locks, self.catalogue, exporter, offers, epochs, limits)
+        self._imports = Imports(pools, locks, self.catalogue, exporter, offers, epochs, limits, self._volumes)
         self._listing = Listing(pools, self.catalogue)
         self._startup = Startup(identity.agent, pools, locks, self.catalogue, epochs, exporter, offers)
         self.rounds = Rounds(
@@ -81,7 +88,14 @@ class NasAgent:
             m.ResizeZvol: self._volumes.resize,
             m.DelZvol: self._volumes.delete,
             m.SaveZvol: self._volumes.save,
+            m.SnapshotZvol: self._snapshots.take,
+            m.ListSnapshots: self._snapshots.listed,
+            m.RevertZvol: self._snapshots.revert,
+            m.FlattenZvol: self._snapshots.flatten,
+            m.DelSnapshot: self._snapshots.delete,
+            m.CopyZvol: self._copies.copy,
             m.ImportZvol: self._imports.begin,
+            m.ReadZvol: self._imports.read,
             m.RenewImport: self._imports.renew,
             m.FinishImport: self._imports.finish,
             m.AbortImport: self._imports.abort,
@@ -95,6 +109,7 @@ class NasAgent:
     async def start(self) -> None:
         """Make storage, catalogue and targets agree, before the first request is taken."""
         await self._startup.settle()
+        await self._copies.tidy()
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:

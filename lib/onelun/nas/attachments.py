@@ -8,20 +8,22 @@ the NAS fences and keeps a debt. The caller holds the volume's lock.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 
 import msgspec
 
 from onelun.deadline import Deadline
 from onelun.ending import to_its_end
-from onelun.errors import CommandFailed, NoReply, OnelunError, Unreachable
+from onelun.errors import Busy, CommandFailed, Conflict, NoReply, NotFound, OnelunError, Unreachable
 from onelun.model import Attachment, Volume
 from onelun.naming import Source, target_account
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue
 from onelun.nas.hosts import Hosts
 from onelun.nas.offers import Offers, is_without_agent, same
-from onelun.rpc.message import DevGrown, GrowDev, SetZvol, TearDown, ZvolAttached, ZvolDetached
+from onelun.rpc.message import SetZvol, TearDown, ZvolAttached, ZvolDetached
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class Attachments:
             try:
                 await self._offers.make(backend, volume, row)
                 asking = True
-                asked = self._set_zvol(volume, row, path)
+                asked = set_zvol(self._offers, volume, row, path)
                 reply = await self._hosts.ask(host, asked, ZvolAttached, deadline=deadline, of=of, step="set_zvol")
             except OnelunError as error:
                 if asking and isinstance(error, NoReply):
@@ -145,16 +147,47 @@ class Attachments:
             await to_its_end(self._offers.end(backend, row, owes=owes), wait_s=None)
             return owes
 
-    async def grow(self, backend: Backend, volume: Volume, *, deadline: Deadline, of: str) -> None:
-        """Let every target and host see the size that the volume has now. Raises what the first of them raises."""
-        for row in self._catalogue.attachments(uuid=volume.uuid):
-            if row.state == DETACHING:
-                continue
-            await self._offers.grow(backend, volume, row)
-            if not is_without_agent(row.host):
-                asked = GrowDev(target=row.iqn, size_bytes=volume.size_bytes)
-                step = f"grow {volume.size_bytes}"
-                await self._hosts.ask(row.host, asked, DevGrown, deadline=deadline, of=of, step=step)
+    @contextlib.asynccontextmanager
+    async def apart(self, backend: Backend, row: AttachmentRow, *, deadline: Deadline, of: str) -> AsyncIterator[None]:
+        """The host has no device of the volume during the body; then it gets it again, with its links, done or not.
+
+        The attachment stays in force all the time, in doubt (decision 0011): whatever interrupts this, the rounds give the
+        host what the volume has become. Raises Busy (the host has it open), CommandFailed, Unreachable and NoReply before
+        the body, and what connecting it again raises.
+        """
+        if is_without_agent(row.host):
+            raise Conflict(f"{row.zvol} is given to an initiator without an agent: terminate its connection first")
+        async with self._hosts.turn(row.host):
+            self._catalogue.put(_as(row, UNKNOWN))
+            request = TearDown(target=row.iqn, keep_link=True)
+            try:
+                await self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=of, step="apart")
+            except (Unreachable, NoReply) as error:
+                raise _unconfirmed(row, error) from error
+            except Busy:
+                self._catalogue.put(row)
+                raise
+            await self._offers.suspend(backend, row)
+            try:
+                yield
+            except OnelunError:
+                with contextlib.suppress(OnelunError):
+                    await self._again(backend, row, deadline=deadline, of=of)
+                raise
+            await self._again(backend, row, deadline=deadline, of=of)
+
+    async def _again(self, backend: Backend, row: AttachmentRow, *, deadline: Deadline, of: str) -> None:
+        """Make the target of an attachment in force again and connect its host, each placement with its link."""
+        volume = await backend.find_uuid(row.uuid)
+        if volume is None:
+            raise NotFound(f"volume {row.zvol} has just been removed", zvol=row.zvol)
+        await self._offers.make(backend, volume, row)
+        placed = self._catalogue.placements(uuid=row.uuid, host=row.host)
+        paths: list[str | None] = [p.path for p in placed]
+        for path in paths or [None]:
+            asked = set_zvol(self._offers, volume, row, path)
+            await self._hosts.ask(row.host, asked, ZvolAttached, deadline=deadline, of=of, step=f"again {path}")
+        self._catalogue.put(_as(row, ATTACHED))
 
     async def _tear_down(
         self, row: AttachmentRow, request: TearDown, *, lossy: bool, deadline: Deadline, of: str
@@ -191,24 +224,26 @@ class Attachments:
         except (OnelunError, asyncio.CancelledError):
             self._catalogue.put(_as(row, DETACHING))
 
-    def _set_zvol(self, volume: Volume, row: AttachmentRow, path: str | None) -> SetZvol:
-        return SetZvol(
-            target=row.iqn,
-            nas=self._offers.nas,
-            address=self._offers.portal.address,
-            port=self._offers.portal.port,
-            initiator=row.initiator,
-            user=target_account(row.iqn),
-            secret=self._offers.secret_of(row.iqn),
-            zpool=volume.pool,
-            zvol=volume.name,
-            uuid=volume.uuid,
-            size_bytes=volume.size_bytes,
-            readonly=row.readonly,
-            lun=self._offers.lun,
-            link=path,
-            needs=("identity", "readonly"),
-        )
+
+def set_zvol(offers: Offers, volume: Volume, row: AttachmentRow, path: str | None) -> SetZvol:
+    """What the host of that attachment is told: to connect its target, and to link `path` to it."""
+    return SetZvol(
+        target=row.iqn,
+        nas=offers.nas,
+        address=offers.portal.address,
+        port=offers.portal.port,
+        initiator=row.initiator,
+        user=target_account(row.iqn),
+        secret=offers.secret_of(row.iqn),
+        zpool=volume.pool,
+        zvol=volume.name,
+        uuid=volume.uuid,
+        size_bytes=volume.size_bytes,
+        readonly=row.readonly,
+        lun=offers.lun,
+        link=path,
+        needs=("identity", "readonly"),
+    )
 
 
 def _as(row: AttachmentRow, state: str) -> AttachmentRow:

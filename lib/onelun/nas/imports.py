@@ -1,16 +1,20 @@
-"""Imports: a building volume that the front-end writes over iSCSI, alive as long as its lease is renewed."""
+"""What the front-end itself writes or reads over iSCSI: a building volume, alive as long as its lease is renewed.
+
+An import is written and published at its end. What is read is a clone of the volume, of which nothing is left.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 import uuid as uuids
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from onelun.config import Limits
 from onelun.errors import Conflict, NotFound
-from onelun.model import Attachment, State
+from onelun.model import Attachment, Kind, Owner, State, Volume
 from onelun.naming import Source, checked_initiator, checked_name, checked_uuid, target_account, target_iqn
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue, ImportRow
@@ -20,7 +24,7 @@ from onelun.nas.locks import Locks
 from onelun.nas.offers import Offers
 from onelun.nas.ownership import describe
 from onelun.nas.pools import Pools
-from onelun.nas.volumes import lock_name
+from onelun.nas.volumes import Volumes, copying, lock_name
 from onelun.rpc.job import Job
 from onelun.rpc.message import (
     AbortImport,
@@ -29,12 +33,17 @@ from onelun.rpc.message import (
     ImportFinished,
     ImportRenewed,
     ImportZvol,
+    ReadZvol,
     RenewImport,
     ZvolImporting,
+    ZvolReadable,
     checked_size,
 )
 
 log = logging.getLogger(__name__)
+
+# Begins the name of what is read; it is never published, and no volume of a cloud is called so.
+_READ = "read-"
 
 
 class Imports:
@@ -49,6 +58,7 @@ class Imports:
         offers: Offers,
         epochs: Epochs,
         limits: Limits,
+        volumes: Volumes,
     ) -> None:
         self._pools = pools
         self._locks = locks
@@ -56,6 +66,7 @@ class Imports:
         self._exporter = exporter
         self._offers = offers
         self._epochs = epochs
+        self._volumes = volumes
         self._lease_s = limits.lease_s
         # On the monotonic clock; after a restart of the agent every import gets a whole lease.
         self._until: dict[str, float] = {}
@@ -74,20 +85,7 @@ class Imports:
                 await self._end(backend, old)
             async with self._pools.promise(backend, size, full=True):
                 row = await self._row(backend, name, initiator, replaces=present.uuid if present else None)
-                self._catalogue.put(row)
-                self._until[row.uuid] = time.monotonic() + self._lease_s
-                try:
-                    volume = await backend.create(name, row.uuid, size, request.owner)
-                    mine = Attachment(host=job.caller or "builder", initiator=initiator, epoch=row.epoch)
-                    volume = await backend.record(
-                        name,
-                        row.uuid,
-                        lambda now: msgspec.structs.replace(now, attachments=(mine,), last_epoch=row.epoch),
-                    )
-                    await self._exporter.export(await self._offers.target(backend, volume, row))
-                except BaseException:
-                    await self._end(backend, row)
-                    raise
+                await self._offer(backend, row, job, lambda: backend.create(name, row.uuid, size, request.owner))
         portal = self._exporter.portal
         return ZvolImporting(
             uuid=row.uuid,
@@ -99,6 +97,57 @@ class Imports:
             lease_s=self._lease_s,
             lun=self._exporter.lun,
         )
+
+    async def read(self, request: ReadZvol, job: Job) -> ZvolReadable:
+        """Clone the volume for its reader alone, and export the clone to it. Each time it is another clone."""
+        backend = self._pools.backend(request.zpool)
+        name = checked_name(request.zvol, "volume name")
+        initiator = checked_initiator(request.initiator)
+        row = await self._row(backend, f"{_READ}{uuids.uuid4()}", initiator, replaces=None)
+        locks = self._locks.hold(lock_name(backend, row.zvol), shared=(lock_name(backend, name),), preemptible=True)
+        async with locks:
+            origin = await self._volumes.cloneable(backend, name, request.cloud, still=request.snapshot is not None)
+            size = await _size(backend, origin, request.snapshot)
+            # Of no kind that any other request means.
+            owner = Owner(kind=Kind.PLAIN, cloud=request.cloud)
+            async with self._pools.promise(backend, size):
+                await self._offer(
+                    backend,
+                    row,
+                    job,
+                    lambda: backend.clone(
+                        origin, row.zvol, row.uuid, size, owner, copying(job, name), snapshot=request.snapshot
+                    ),
+                )
+        portal = self._exporter.portal
+        return ZvolReadable(
+            uuid=row.uuid,
+            size_bytes=size,
+            iqn=row.iqn,
+            address=portal.address,
+            port=portal.port,
+            user=target_account(row.iqn),
+            secret=self._offers.secret_of(row.iqn),
+            lease_s=self._lease_s,
+            lun=self._exporter.lun,
+        )
+
+    async def _offer(self, backend: Backend, row: ImportRow, job: Job, build: Callable[[], Awaitable[Volume]]) -> None:
+        """Build a volume and export it to its builder; the lease begins when it is there. A failure leaves nothing."""
+        self._catalogue.put(row)
+        try:
+            await build()
+            mine = Attachment(host=job.caller or "builder", initiator=row.initiator, epoch=row.epoch)
+            volume = await backend.record(
+                row.zvol,
+                row.uuid,
+                lambda now: msgspec.structs.replace(now, attachments=(mine,), last_epoch=row.epoch),
+            )
+            await self._exporter.export(await self._offers.target(backend, volume, row))
+        except BaseException:
+            await self._end(backend, row)
+            raise
+        self._until[row.uuid] = time.monotonic() + self._lease_s
 
     async def renew(self, request: RenewImport, job: Job) -> ImportRenewed:
         """Keep an import's lease."""
@@ -167,3 +216,13 @@ class Imports:
             await backend.destroy(volume)
         self._catalogue.drop(row)
         self._until.pop(row.uuid, None)
+
+
+async def _size(backend: Backend, origin: Volume, snapshot: str | None) -> int:
+    """The size of the volume, or of its snapshot. Raises NotFound without that one."""
+    if snapshot is None:
+        return origin.size_bytes
+    for one in await backend.snapshots(origin):
+        if one.name == snapshot:
+            return one.size_bytes
+    raise NotFound(f"{origin.name} in pool {origin.pool} has no snapshot {snapshot}", snapshot=snapshot)

@@ -48,6 +48,15 @@ class Offers:
         """The number of every target's LUN."""
         return self._exporter.lun
 
+    @property
+    def grow_in_use(self) -> bool:
+        """Whether a target grows under its sessions."""
+        return self._exporter.grows_in_use
+
+    async def in_use(self) -> set[str]:
+        """The targets somebody is logged in to."""
+        return {iqn for iqn, exported in (await self._exporter.exports()).items() if exported.sessions}
+
     def source(self, volume: Volume) -> Source:
         """What OpenNebula calls the volume."""
         return Source(self.nas, volume.pool, volume.name)
@@ -125,6 +134,13 @@ class Offers:
                 await backend.deactivate(volume)
         debt = Debt(iqn=row.iqn, host=row.host, pool=row.pool, zvol=row.zvol, uuid=row.uuid, epoch=row.epoch)
         self._catalogue.change(drop=[row], put=[debt] if owes else [])
+
+    async def suspend(self, backend: Backend, row: AttachmentRow) -> None:
+        """Fence the target, while the attachment stays in force: `make` gives it back, and so does the agent's start."""
+        await self._exporter.unexport(row.iqn)
+        volume = await backend.find_uuid(row.uuid)
+        if volume is not None:
+            await backend.deactivate(volume)
 
     async def withdraw(self, backend: Backend, row: AttachmentRow) -> None:
         """End the offer, whatever its initiator does meanwhile; once begun it is finished, or left to the rounds."""

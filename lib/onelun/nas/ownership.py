@@ -6,6 +6,7 @@ import msgspec
 
 from onelun.errors import Conflict
 from onelun.model import Kind, Owner, Volume
+from onelun.rpc.message import OfVolume
 
 
 def is_disk_of(volume: Volume, cloud: str, vm: int, disk: int) -> bool:
@@ -50,4 +51,17 @@ def must_be_mapped_by(volume: Volume, cloud: str | None) -> None:
         raise Conflict(
             f"{volume.name} is {describe(owner)}"
             + (" of another cloud" if owner.cloud else "; a cloud maps only what it made or adopted")
+        )
+
+
+def must_be_meant(volume: Volume, request: OfVolume) -> None:
+    """Raise Conflict unless the volume is whose the request says: of that cloud, that image, or no other VM's disk."""
+    must_be_mapped_by(volume, request.cloud if request.owner is None else request.owner.cloud)
+    if request.owner is not None and not same_owner(volume.owner, request.owner):
+        raise Conflict(f"{volume.name} is {describe(volume.owner)}, not {describe(request.owner)}: nothing was done")
+    if request.vm is None or volume.owner.kind not in (Kind.DISK, Kind.VOLATILE):
+        return
+    if (volume.owner.vm_id, volume.owner.disk_id) != (request.vm, request.disk):
+        raise Conflict(
+            f"{volume.name} is {describe(volume.owner)}, not disk {request.disk} of VM {request.vm}: nothing was done"
         )

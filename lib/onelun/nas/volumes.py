@@ -18,9 +18,12 @@ from onelun.model import Kind, Owner, State, Volume
 from onelun.naming import checked_name
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.backends.rules import check_grown
 from onelun.nas.catalogue import Catalogue
+from onelun.nas.formatting import Formatting
+from onelun.nas.growing import Growing
 from onelun.nas.locks import Locks
-from onelun.nas.ownership import describe, is_disk_of, must_be_deleted_by, same_owner
+from onelun.nas.ownership import describe, is_disk_of, must_be_deleted_by, must_be_mapped_by, same_owner
 from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools, pinned
 from onelun.rpc.job import Job
@@ -45,12 +48,21 @@ class Volumes:
     """The requests that make, copy and remove volumes."""
 
     def __init__(
-        self, pools: Pools, locks: Locks, catalogue: Catalogue, attachments: Attachments, placements: Placements
+        self,
+        pools: Pools,
+        locks: Locks,
+        catalogue: Catalogue,
+        attachments: Attachments,
+        growing: Growing,
+        formatting: Formatting,
+        placements: Placements,
     ) -> None:
         self._pools = pools
         self._locks = locks
         self._catalogue = catalogue
         self._attachments = attachments
+        self._growing = growing
+        self._formatting = formatting
         self._placements = placements
 
     async def create(self, request: CreateZvol, job: Job) -> ZvolCreated:
@@ -58,31 +70,52 @@ class Volumes:
         backend = self._pools.backend(request.zpool)
         name = checked_name(request.zvol, "volume name")
         size = checked_size(request.size_bytes)
+        if request.filesystem is not None:
+            self._formatting.check(request.filesystem)
         async with self._locks.hold(lock_name(backend, name), preemptible=True):
-            volume = await self.ensure(backend, name, size, request.owner)
+            present = await backend.find(name)
+            if present is not None and request.owner.kind is Kind.VOLATILE:
+                if _equal(present, backend.rounded(size), request.owner):
+                    return ZvolCreated(uuid=present.uuid, size_bytes=present.size_bytes)
+                await self._make_way(backend, present, request.owner, job)
+                volume = await self._build(backend, request, size, job, replace=present.uuid)
+                await backend.destroy(present)
+            else:
+                volume = self._the_same(backend, present, size, request.owner) or await self._build(
+                    backend, request, size, job
+                )
         return ZvolCreated(uuid=volume.uuid, size_bytes=volume.size_bytes)
+
+    async def _build(
+        self, backend: Backend, request: CreateZvol, size: int, job: Job, *, replace: str | None = None
+    ) -> Volume:
+        size = backend.rounded(size)
+        async with self._pools.promise(backend, size), self.building(backend) as uuid:
+            volume = await backend.create(request.zvol, uuid, size, request.owner)
+            if request.filesystem is not None:
+                await self._formatting.format(backend, volume, request.filesystem, job)
+            return await backend.publish(uuid, replace=replace)
 
     async def ensure(self, backend: Backend, name: str, size: int, owner: Owner) -> Volume:
         """The empty volume of that name, size and owner, made when there is none. The caller holds its lock.
 
         Raises Conflict when another one has the name, OutOfSpace.
         """
-        size = backend.rounded(size)
-        present = await backend.find(name)
+        present = self._the_same(backend, await backend.find(name), size, owner)
         if present is not None:
-            if (present.owner, present.size_bytes, present.state, present.connected) == (
-                owner,
-                size,
-                State.READY,
-                False,
-            ):
-                return present
-            raise Conflict(
-                f"{name} exists in pool {backend.pool} already, with {present.size_bytes} bytes, as {describe(present.owner)}"
-            )
+            return present
+        size = backend.rounded(size)
         async with self._pools.promise(backend, size), self.building(backend) as uuid:
             await backend.create(name, uuid, size, owner)
             return await backend.publish(uuid)
+
+    def _the_same(self, backend: Backend, present: Volume | None, size: int, owner: Owner) -> Volume | None:
+        """The present volume when it is the asked one, None when there is none. Raises Conflict for another one."""
+        if present is None or _equal(present, backend.rounded(size), owner):
+            return present
+        raise Conflict(
+            f"{present.name} exists in pool {backend.pool} already, with {present.size_bytes} bytes, as {describe(present.owner)}"
+        )
 
     async def clone(self, request: CloneZvol, job: Job) -> ZvolCloned:
         """Make a volume with another's content."""
@@ -94,7 +127,7 @@ class Volumes:
         async with self._locks.hold(
             lock_name(backend, name), shared=(lock_name(backend, origin_name),), preemptible=True
         ):
-            origin = await self._cloneable(backend, origin_name, request.owner)
+            origin = await self.cloneable(backend, origin_name, request.owner.cloud)
             size = backend.rounded(
                 max(origin.size_bytes, checked_size(request.size_bytes) if request.size_bytes else 0)
             )
@@ -114,14 +147,17 @@ class Volumes:
         """Grow a volume, then let its targets and hosts see it. A repeat goes on where the first one ended."""
         backend, meant = await self._pools.get(request.zvol, request.zpool)
         pinned(meant, request.uuid)
+        if request.cloud is not None:
+            must_be_mapped_by(meant, request.cloud)
         size = checked_size(request.size_bytes)
         async with self._locks.hold(lock_name(backend, meant.name)):
             volume = await backend.find(meant.name)
             if volume is None or volume.uuid != meant.uuid or volume.state is not State.READY:
                 raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
+            size = backend.rounded(size)
+            check_grown(volume, size)
             async with self._pools.promise(backend, size):
-                volume = await backend.grow(volume, size)
-            await self._attachments.grow(backend, volume, deadline=job.deadline, of=job.id)
+                volume = await self._growing.grow(backend, volume, size, deadline=job.deadline, of=job.id)
         log.info("resize zvol=%s pool=%s size=%s", volume.name, volume.pool, volume.size_bytes)
         return ZvolResized(uuid=volume.uuid, size_bytes=volume.size_bytes)
 
@@ -164,7 +200,7 @@ class Volumes:
             raise Rejected(f"{disk_name} cannot be saved over itself")
         names = (lock_name(backend, disk_name), lock_name(backend, target_name))
         async with self._locks.hold(*names, preemptible=True):
-            target = await self._saveable(backend, target_name, request.cloud)
+            target = await self.saveable(backend, target_name, request.cloud)
             disk = await backend.find(disk_name)
             mine = f"{request.cloud} {request.vm} {request.disk} "
             if disk is None:
@@ -195,18 +231,23 @@ class Volumes:
             )
             return await backend.publish(uuid, replace=target.uuid)
 
-    async def _cloneable(self, backend: Backend, name: str, owner: Owner) -> Volume:
+    async def cloneable(self, backend: Backend, name: str, cloud: str | None, *, still: bool = False) -> Volume:
+        """The ready volume of that cloud, whose content nobody changes; `still`: what is cloned stays as it is anyway.
+
+        Raises NotFound, Conflict.
+        """
         origin = await backend.find(name)
         if origin is None or origin.state is not State.READY:
             raise NotFound(f"there is no volume {name} in pool {backend.pool} to clone", zvol=name)
-        if origin.owner.cloud != owner.cloud:
+        if origin.owner.cloud != cloud:
             raise Conflict(f"{name} is {describe(origin.owner)}, not of the cloud that asks")
         writers = [row.host for row in self._catalogue.attachments(uuid=origin.uuid) if not row.readonly]
-        if writers:
+        if writers and not still:
             raise Conflict(f"{name} is mapped to {writers[0]} for writing: a clone of it now would be torn")
         return origin
 
-    async def _saveable(self, backend: Backend, name: str, cloud: str) -> Volume:
+    async def saveable(self, backend: Backend, name: str, cloud: str) -> Volume:
+        """The image to save a disk over. Raises NotFound, Conflict for what is no image of the cloud or is on a host."""
         target = await backend.find(name)
         if target is None:
             raise NotFound(f"there is no image {name} in pool {backend.pool} to save to", zvol=name)
@@ -218,7 +259,7 @@ class Volumes:
 
     async def _make_way(self, backend: Backend, present: Volume, owner: Owner, job: Job) -> None:
         """A disk of an earlier life of the same ids is let go of by its hosts; anything else keeps its name."""
-        if present.owner.kind is not Kind.DISK or not same_owner(present.owner, owner):
+        if present.owner.kind not in (Kind.DISK, Kind.VOLATILE) or not same_owner(present.owner, owner):
             raise Conflict(f"{present.name} exists in pool {backend.pool} already, as {describe(present.owner)}")
         for row in self._catalogue.attachments(uuid=present.uuid):
             await self._attachments.detach(
@@ -255,6 +296,11 @@ def copying(job: Job, name: str) -> Progress:
         loop.call_soon_threadsafe(job.progress, f"copying {name}", done, total)
 
     return progress
+
+
+def _equal(present: Volume, size: int, owner: Owner) -> bool:
+    """Whether that is the empty volume that is asked for: complete, and never in anybody's hands."""
+    return (present.owner, present.size_bytes, present.state, present.connected) == (owner, size, State.READY, False)
 
 
 def _complete(present: Volume, origin: Volume, size: int, owner: Owner) -> bool:

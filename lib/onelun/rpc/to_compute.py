@@ -114,6 +114,31 @@ class ZvolsSynced(Reply, tag="zvols_synced", frozen=True):
     failed: dict[str, str]
 
 
+class FreezeGuest(Request, tag="freeze_guest", frozen=True):
+    """Have the guest `domain` write out and freeze its filesystems, by its agent. After `hold_s` the host thaws it itself."""
+
+    domain: str
+    hold_s: float
+
+
+class GuestFrozen(Reply, tag="guest_frozen", frozen=True):
+    """`missing` says why the guest is not frozen; it is null when it is."""
+
+    missing: str | None = None
+
+
+class ThawGuest(Request, tag="thaw_guest", frozen=True):
+    """Thaw a guest that was frozen by request. Any other is left alone."""
+
+    domain: str
+
+
+class GuestThawed(Reply, tag="guest_thawed", frozen=True):
+    """`held` tells whether it stood still until now."""
+
+    held: bool
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing in a VM's directory: `name` is relative to it. `target` is a link's text."""
 

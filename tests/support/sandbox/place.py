@@ -19,6 +19,8 @@ NODES = ("node1", "node2")
 HOSTS = (NAS, *NODES)
 _LAST_BYTE = {NAS: 11, "node1": 21, "node2": 22}
 POOL = "tank"
+# A second one, from which and to which is copied.
+SPARE = "spare"
 CLOUD = "8f6f1a52-0c1e-4f0e-9a54-1f2d8f5c7a01"
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from tests.support.sandbox.place import CHECKOUT, CLOUD, HOSTS, NAS, NODES, ONELUN, POOL, Place
+from tests.support.sandbox.place import CHECKOUT, CLOUD, HOSTS, NAS, NODES, ONELUN, POOL, SPARE, Place
 from tests.support.sandbox.processes import Process, start
 from tests.support.sandbox.targets import PORT, tgt_control
 
@@ -29,7 +29,10 @@ def _nas(place: Place) -> Settings:
         "state": place.path("hosts", NAS, "state"),
         "exporter": "tgt",
         "tgt": {"control": tgt_control(place), "address": place.address(NAS), "port": PORT},
-        "pools": {POOL: {"backend": "file", "path": place.pool}},
+        "pools": {
+            POOL: {"backend": "file", "path": place.pool},
+            SPARE: {"backend": "file", "path": place.path("hosts", NAS, SPARE)},
+        },
         "default_pool": POOL,
     }
 
@@ -51,6 +54,7 @@ def _frontend(place: Place) -> Settings:
         "cloud": CLOUD,
         "socket": place.frontend_socket,
         "nas": [NAS],
+        "pools": [f"{NAS}/{POOL}"],
         "names": ["frontend"],
         "hosts": {"host01": "node1", "host02": "node2"},
         "datastores": place.datastores,
@@ -110,7 +114,7 @@ def make_directories(place: Place) -> None:
     for host in HOSTS:
         wanted += [(f"hosts/{host}", 0o711, 0), (f"hosts/{host}/state", 0o700, 0), (f"hosts/{host}/run", 0o700, 0)]
         wanted.append((f"hosts/{host}/datastores", 0o755, frontend))
-    wanted += [(f"hosts/{NAS}/{name}", 0o700, 0) for name in ("pool", "tgt")]
+    wanted += [(f"hosts/{NAS}/{name}", 0o700, 0) for name in ("pool", SPARE, "tgt")]
     for name, mode, uid in wanted:
         os.mkdir(place.path(name))
         os.chmod(place.path(name), mode)

@@ -123,5 +123,6 @@ def test_the_recordings_are_those_of_the_actions_that_onelun_has() -> None:
     checkout = Path(__file__).parents[3]
     actions = [path.name for path in (checkout / "datastore/onelun").iterdir() if path.suffix == "" and path.is_file()]
 
-    assert actions
-    assert all((RECORDINGS / f"datastore.{name}.json").exists() for name in actions)
+    # oned itself never calls export: one_market.rb does.
+    recorded = {name for name in actions if (RECORDINGS / f"datastore.{name}.json").exists()}
+    assert set(actions) - recorded == {"export"}

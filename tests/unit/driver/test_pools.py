@@ -64,3 +64,17 @@ async def test_a_cancelled_action_takes_no_pool(cloud):
 
     with pytest.raises(Cancelled):
         await choose(run(cloud), POOLS, GIB, "one-9")
+
+
+async def test_what_will_be_filled_from_a_volume_goes_to_that_one_s_pool(cloud):
+    cloud.volumes["nas2", "tank", "one-3"] = Volume(GIB, IMAGE)
+
+    assert await choose(run(cloud), POOLS, GIB, "one-9", beside="one-3") == ("nas2", "tank")
+    assert await choose(run(cloud), POOLS, GIB, "one-9", beside="one-4") == ("nas1", "fast")
+
+
+async def test_a_pool_that_may_have_the_volume_is_not_passed_over(cloud):
+    cloud.fail("nas2", m.ListZvols, Unreachable("nobody serves nas2"))
+
+    with pytest.raises(Unreachable):
+        await choose(run(cloud), POOLS, GIB, "one-9", beside="one-3")

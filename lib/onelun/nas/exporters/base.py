@@ -30,6 +30,8 @@ class Exporter(ABC):
     portal: Portal
     lun: int
     """The number of every target's one LUN."""
+    grows_in_use = True
+    """Whether `grow` works under a session; where not, whoever is logged in must log out first."""
 
     @abstractmethod
     async def check(self) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from onelun.errors import Conflict, NotFound, Rejected, Unreachable
+from onelun.errors import Busy, Conflict, NotFound, Rejected, Unreachable
 from onelun.model import Portal, Target
 from onelun.naming import is_target_of
 from onelun.nas.exporters import rules
@@ -28,12 +28,16 @@ class _Kept:
 
 
 class MemoryExporter(Exporter):
-    """The targets of the NAS `nas`. While `running` is false it is as if the target daemon were not there."""
+    """The targets of the NAS `nas`. While `running` is false it is as if the target daemon were not there.
+
+    With `grows_in_use` false it is as tgtd is: a target grows only without a session.
+    """
 
     lun = 1
 
-    def __init__(self, nas: str, portal: Portal) -> None:
+    def __init__(self, nas: str, portal: Portal, *, grows_in_use: bool = True) -> None:
         self.portal = portal
+        self.grows_in_use = grows_in_use
         self.running = True
         self._nas = nas
         self._kept: dict[str, _Kept] = {}
@@ -65,7 +69,7 @@ class MemoryExporter(Exporter):
             raise Conflict(f"the target {target.iqn} is in use with another size or mode: end that first")
 
     async def grow(self, target: Target) -> None:
-        """See the base. Sessions see the new size at once."""
+        """See the base. Sessions see the new size at once, where they may."""
         rules.check_target(self._nas, target)
         self._check_running()
         if not target.device.startswith(_NO_FILE):
@@ -73,6 +77,8 @@ class MemoryExporter(Exporter):
         kept = self._kept.get(target.iqn)
         if kept is None:
             raise rules.no_target(target.iqn)
+        if kept.sessions and not self.grows_in_use and kept.target.size_bytes != target.size_bytes:
+            raise Busy(f"{target.iqn} cannot grow while somebody is logged in", iqn=target.iqn)
         kept.target = msgspec.structs.replace(kept.target, size_bytes=target.size_bytes)
 
     async def unexport(self, iqn: str) -> None:

@@ -1,4 +1,7 @@
-"""Requests to a NAS by which an image gets its content: begun, written over a target of its own, finished."""
+"""Requests to a NAS by which a front-end itself writes or reads a volume, over a target of its own with a lease.
+
+An image gets its content so: begun, written, finished. Content is read so: offered, read, aborted.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,36 @@ class ZvolImporting(Reply, tag="zvol_importing", frozen=True):
     lun: int = 1
 
 
+class ReadZvol(Request, tag="read_zvol", frozen=True):
+    """Offer the content that a volume (or a snapshot of it) has now to `initiator`, for as long as the lease is renewed.
+
+    It is a clone, thin where the storage can, and goes with `abort_import`; `renew_import` keeps it. A volume that a host may
+    write to is a conflict, unless a snapshot is read.
+    """
+
+    zvol: str
+    zpool: str
+    cloud: str
+    initiator: str
+    snapshot: str | None = None
+
+
+class ZvolReadable(Reply, tag="zvol_readable", frozen=True):
+    """Where to read the content, and with which account."""
+
+    uuid: str
+    size_bytes: int
+    iqn: str
+    address: str
+    port: int
+    user: str
+    secret: str
+    lease_s: float
+    lun: int = 1
+
+
 class RenewImport(Request, tag="renew_import", frozen=True):
-    """Keep an import's lease. Raises not_found when the import has ended."""
+    """Keep the lease of an import, or of what is read. Raises not_found when it has ended."""
 
     zpool: str
     uuid: str
@@ -57,7 +88,7 @@ class ImportFinished(Reply, tag="import_finished", frozen=True):
 
 
 class AbortImport(Request, tag="abort_import", frozen=True):
-    """Drop an import and its volume. An unknown one is success; a finished one is not touched."""
+    """Drop an import and its volume, or what is read. An unknown one is success; a finished one is not touched."""
 
     zpool: str
     uuid: str

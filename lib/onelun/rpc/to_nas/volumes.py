@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from onelun.model import Owner
+from onelun.model import Filesystem, Owner
 from onelun.rpc.schema import Reply, Request
 
 
 class CreateZvol(Request, tag="create_zvol", frozen=True):
-    """Make an empty volume of `size_bytes`. An equal one that exists is success; a different one is a conflict."""
+    """Make an empty volume of `size_bytes`, formatted before anybody sees it when it is to have a `filesystem`.
+
+    An equal one that exists is success; a different one is a conflict. A VM's volatile disk of an earlier life of the same ids
+    is made anew unless it is complete and was never connected.
+    """
 
     zvol: str
     zpool: str
     size_bytes: int
     owner: Owner
+    filesystem: Filesystem | None = None
 
 
 class ZvolCreated(Reply, tag="zvol_created", frozen=True):
@@ -43,12 +48,17 @@ class ZvolCloned(Reply, tag="zvol_cloned", frozen=True):
 
 
 class ResizeZvol(Request, tag="resize_zvol", frozen=True):
-    """Make a volume `size_bytes` long, on the hosts that have it too. That size already: success; smaller: refused."""
+    """Make a volume `size_bytes` long, on the hosts that have it too. That size already: success; smaller: refused.
+
+    With `cloud` it must be that cloud's. A target daemon that cannot grow what is in use has hosts let go of it for a moment;
+    where a host has it open it is busy, and nothing is changed.
+    """
 
     zvol: str
     size_bytes: int
     zpool: str | None = None
     uuid: str | None = None
+    cloud: str | None = None
 
 
 class ZvolResized(Reply, tag="zvol_resized", frozen=True):

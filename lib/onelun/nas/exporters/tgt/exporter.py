@@ -49,6 +49,7 @@ class TgtExporter(Exporter):
 
     # LUN 0 is the daemon's own controller.
     lun = _LUN
+    grows_in_use = False
 
     def __init__(
         self, nas: str, control_socket: str, portal: Portal, *, fence_s: float = 15.0, request_s: float = 10.0
