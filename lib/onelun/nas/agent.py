@@ -64,7 +64,7 @@ class NasAgent:
         offers = Offers(name, identity, self.catalogue, exporter, epochs)
         self.attachments = Attachments(self.catalogue, offers, hosts)
         placements = Placements(self.catalogue)
-        growing = Growing(self.catalogue, offers, hosts)
+        growing = Growing(self.catalogue, offers, hosts, self.attachments)
         self._volumes = Volumes(pools, locks, self.catalogue, self.attachments, growing, Formatting(name), placements)
         self._mapping = ZvolMapping(pools, locks, self.catalogue, self._volumes, self.attachments, placements)
         self._snapshots = Snapshots(pools, locks, self.catalogue, self.attachments)

@@ -75,7 +75,7 @@ class Attachments:
             try:
                 await self._offers.make(backend, volume, row)
                 asking = True
-                asked = set_zvol(self._offers, volume, row, path)
+                asked = self._set_zvol(volume, row, path)
                 reply = await self._hosts.ask(host, asked, ZvolAttached, deadline=deadline, of=of, step="set_zvol")
             except OnelunError as error:
                 if asking and isinstance(error, NoReply):
@@ -182,11 +182,15 @@ class Attachments:
         if volume is None:
             raise NotFound(f"volume {row.zvol} has just been removed", zvol=row.zvol)
         await self._offers.make(backend, volume, row)
-        placed = self._catalogue.placements(uuid=row.uuid, host=row.host)
-        paths: list[str | None] = [p.path for p in placed]
+        await self.give_back(volume, row, deadline=deadline, of=of)
+
+    async def give_back(self, volume: Volume, row: AttachmentRow, *, deadline: Deadline, of: str) -> None:
+        """Connect the host of an attachment in force to its target, each placement with its link; the caller has its turn."""
+        paths: list[str | None] = [p.path for p in self._catalogue.placements(uuid=row.uuid, host=row.host)]
         for path in paths or [None]:
-            asked = set_zvol(self._offers, volume, row, path)
-            await self._hosts.ask(row.host, asked, ZvolAttached, deadline=deadline, of=of, step=f"again {path}")
+            asked = self._set_zvol(volume, row, path)
+            step = f"again {path} {volume.size_bytes}"
+            await self._hosts.ask(row.host, asked, ZvolAttached, deadline=deadline, of=of, step=step)
         self._catalogue.put(_as(row, ATTACHED))
 
     async def _tear_down(
@@ -224,26 +228,24 @@ class Attachments:
         except (OnelunError, asyncio.CancelledError):
             self._catalogue.put(_as(row, DETACHING))
 
-
-def set_zvol(offers: Offers, volume: Volume, row: AttachmentRow, path: str | None) -> SetZvol:
-    """What the host of that attachment is told: to connect its target, and to link `path` to it."""
-    return SetZvol(
-        target=row.iqn,
-        nas=offers.nas,
-        address=offers.portal.address,
-        port=offers.portal.port,
-        initiator=row.initiator,
-        user=target_account(row.iqn),
-        secret=offers.secret_of(row.iqn),
-        zpool=volume.pool,
-        zvol=volume.name,
-        uuid=volume.uuid,
-        size_bytes=volume.size_bytes,
-        readonly=row.readonly,
-        lun=offers.lun,
-        link=path,
-        needs=("identity", "readonly"),
-    )
+    def _set_zvol(self, volume: Volume, row: AttachmentRow, path: str | None) -> SetZvol:
+        return SetZvol(
+            target=row.iqn,
+            nas=self._offers.nas,
+            address=self._offers.portal.address,
+            port=self._offers.portal.port,
+            initiator=row.initiator,
+            user=target_account(row.iqn),
+            secret=self._offers.secret_of(row.iqn),
+            zpool=volume.pool,
+            zvol=volume.name,
+            uuid=volume.uuid,
+            size_bytes=volume.size_bytes,
+            readonly=row.readonly,
+            lun=self._offers.lun,
+            link=path,
+            needs=("identity", "readonly"),
+        )
 
 
 def _as(row: AttachmentRow, state: str) -> AttachmentRow:

@@ -15,12 +15,12 @@ import msgspec
 from onelun.deadline import Deadline
 from onelun.errors import Busy, NotFound, OnelunError
 from onelun.model import Volume
-from onelun.nas.attachments import set_zvol
+from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
-from onelun.nas.catalogue import ATTACHED, DETACHING, UNKNOWN, AttachmentRow, Catalogue
+from onelun.nas.catalogue import DETACHING, UNKNOWN, AttachmentRow, Catalogue
 from onelun.nas.hosts import Hosts
 from onelun.nas.offers import Offers, is_without_agent
-from onelun.rpc.message import DevGrown, GrowDev, TearDown, ZvolAttached, ZvolDetached
+from onelun.rpc.message import DevGrown, GrowDev, TearDown, ZvolDetached
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 class Growing:
     """Grows the volumes of one NAS."""
 
-    def __init__(self, catalogue: Catalogue, offers: Offers, hosts: Hosts) -> None:
+    def __init__(self, catalogue: Catalogue, offers: Offers, hosts: Hosts, attachments: Attachments) -> None:
         self._catalogue = catalogue
+        self._attachments = attachments
         self._offers = offers
         self._hosts = hosts
 
@@ -52,7 +53,7 @@ class Growing:
             for row in rows:
                 await self._offers.grow(backend, grown, row)
                 if row in apart:
-                    await self._connect(grown, row, deadline=deadline, of=of)
+                    await self._attachments.give_back(grown, row, deadline=deadline, of=of)
                 elif not is_without_agent(row.host):
                     await self._grow_device(grown, row, deadline=deadline, of=of)
             return grown
@@ -108,17 +109,9 @@ class Growing:
         """Give back what hosts let go of. One that cannot be given back now is left to the rounds."""
         for row in rows:
             try:
-                await self._connect(volume, row, deadline=deadline, of=of)
+                await self._attachments.give_back(volume, row, deadline=deadline, of=of)
             except OnelunError as error:
                 log.warning("grow left=%s host=%s reason=%s", row.iqn, row.host, error)
-
-    async def _connect(self, volume: Volume, row: AttachmentRow, *, deadline: Deadline, of: str) -> None:
-        paths: list[str | None] = [p.path for p in self._catalogue.placements(uuid=row.uuid, host=row.host)]
-        for path in paths or [None]:
-            asked = set_zvol(self._offers, volume, row, path)
-            step = f"connect {path} {volume.size_bytes}"
-            await self._hosts.ask(row.host, asked, ZvolAttached, deadline=deadline, of=of, step=step)
-        self._catalogue.put(msgspec.structs.replace(row, state=ATTACHED))
 
     async def _grow_device(self, volume: Volume, row: AttachmentRow, *, deadline: Deadline, of: str) -> None:
         asked = GrowDev(target=row.iqn, size_bytes=volume.size_bytes)
@@ -129,4 +122,4 @@ class Growing:
             # Growing it was interrupted when the host had let go of it.
             if row.state != UNKNOWN:
                 raise
-            await self._connect(volume, row, deadline=deadline, of=of)
+            await self._attachments.give_back(volume, row, deadline=deadline, of=of)
