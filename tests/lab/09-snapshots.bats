@@ -33,7 +33,7 @@ snapshots_of_a_life() {
 	expects 0 node1 sh -c "mount $disk /mnt"
 	twice tm 0 snap_create_live "host01:$disk" 1 9 102
 	tm 1 snap_revert "host01:$disk" 0 9 102
-	one_sentence 'one-9.*node1'
+	one_sentence 'one-9 is in use on node1 .*power its VM off first'
 	expects 0 node1 umount /mnt
 	written "$disk" third
 

@@ -164,9 +164,11 @@ class Attachments:
                 await self._hosts.ask(row.host, request, ZvolDetached, deadline=deadline, of=of, step="apart")
             except (Unreachable, NoReply) as error:
                 raise _unconfirmed(row, error) from error
-            except Busy:
+            except Busy as error:
                 self._catalogue.put(row)
-                raise
+                raise Busy(
+                    f"{row.zvol} is in use on {row.host} ({error.sentence}): power its VM off first", host=row.host
+                ) from error
             await self._offers.suspend(backend, row)
             try:
                 yield
