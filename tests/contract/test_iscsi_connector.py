@@ -29,10 +29,12 @@ tests/contract/test_connectors.py, U are those in tests/unit/compute/connectors/
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -54,7 +56,9 @@ from tests.support.iscsi_open import (
 from tests.support.requires import guest
 
 from onelun.compute.connectors.base import Export
+from onelun.compute.connectors.iscsi import stop
 from onelun.compute.connectors.iscsi.connector import IscsiConnector
+from onelun.compute.tending import tending
 from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OnelunError, Unreachable
 from onelun.model import Portal
 
@@ -559,14 +563,30 @@ async def test_a_writer_goes_on_when_the_nas_is_back(iscsi: OpenIscsiLab, node1:
     await comes(lambda: state(export) == "FAILED")
 
     writing = asyncio.create_task(asyncio.to_thread(write_to, descriptor, b"2" * 4096, 4096))
-    await asyncio.sleep(15)
-    assert not writing.done()
-    assert [one.alive for one in await node1.connections()] == [True]
-    iscsi.offer("one-1", "node1")
-    await asyncio.wait_for(writing, 40)
+    async with tending(node1, every_s=1):
+        # Refused by a NAS that is there and has no targets yet, which may leave it to the agent to wake the session.
+        await asyncio.sleep(15)
+        assert not writing.done()
+        assert [one.alive for one in await node1.connections()] == [True]
+        iscsi.offer("one-1", "node1")
+        await asyncio.wait_for(writing, 40)
     os.close(descriptor)
 
     assert content(iscsi.backing(export))[:8192] == b"1" * 4096 + b"2" * 4096
+
+
+async def test_a_session_that_has_just_come_back_is_not_woken(iscsi: OpenIscsiLab, node1: IscsiConnector) -> None:
+    """iscsid would not hear of it, and leave the session down for ever."""
+    export = iscsi.offer("one-1", "node1")
+    device = await node1.connect(export)
+    handle = Path("/sys/class/iscsi_transport/tcp/handle").read_text().strip()
+    (session,) = (one.split()[0].removeprefix("session") for one in sessions("node1"))
+
+    stopping = await asyncio.create_subprocess_exec(sys.executable, stop.__file__, handle, session, "onelun.node1")
+
+    assert await asyncio.wait_for(stopping.wait(), 10) == errno.EISCONN
+    assert state(export) == "LOGGED_IN"
+    await asyncio.wait_for(asyncio.to_thread(write, device, b"2" * 4096), 10)
 
 
 async def test_a_session_survives_the_end_of_iscsid_and_then_that_of_the_nas(

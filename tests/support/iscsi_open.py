@@ -40,7 +40,8 @@ class OpenIscsiLab(TgtLab):
         super().__init__(directory)
 
     def connector(self, host: str) -> IscsiConnector:
-        return IscsiConnector(f"{self.directory}/{host}", node=host)
+        # iscsid tries every 2 s: a session that is down for longer beside its target does not come back by itself.
+        return IscsiConnector(f"{self.directory}/{host}", node=host, wake_s=8)
 
     def account(self, export: Export, user: str, secret: str) -> Export:
         """Give the target another account instead, which the next login must use."""

@@ -10,6 +10,7 @@ from onelun.cli.check import report
 from onelun.cli.engines import connector_of
 from onelun.cli.serving import loaded, log_to_stderr, notifying, run_until_signalled, section
 from onelun.compute.agent import ComputeAgent
+from onelun.compute.tending import tending
 from onelun.config import Compute, Config
 from onelun.rpc.journal import Journal
 from onelun.rpc.link import Link
@@ -40,7 +41,8 @@ async def _serve(config: Config, mine: Compute) -> None:
     link = Link(
         config.broker.url, name=mine.name, exchange=config.broker.exchange, heartbeat_s=config.broker.heartbeat_s
     )
-    agent = ComputeAgent(mine, config.limits, connector_of(mine))
+    connector = connector_of(mine)
+    agent = ComputeAgent(mine, config.limits, connector)
     try:
         # The lock of the state directory comes first: two agents must not write one journal.
         await agent.start()
@@ -56,7 +58,7 @@ async def _serve(config: Config, mine: Compute) -> None:
         )
         await link.open()
         try:
-            async with notifying(_ready(server, agent, mine)):
+            async with tending(connector), notifying(_ready(server, agent, mine)):
                 await server.serve()
         finally:
             await journal.close()

@@ -85,3 +85,10 @@ class Connector(ABC):
     @abstractmethod
     async def connections(self) -> list[Connected]:
         """All targets of ours that this host is connected to, including those of an earlier agent's life."""
+
+    async def tend(self) -> None:  # noqa: B027
+        """Help along what should have come back by itself and did not. To be called every few seconds.
+
+        What works is not touched, and a repeat does nothing more. Raises nothing. A connector whose connections need no
+        help leaves it as it is.
+        """

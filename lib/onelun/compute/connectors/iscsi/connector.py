@@ -22,6 +22,7 @@ from onelun.compute.connectors.iscsi.notes import Note, Notes
 from onelun.compute.connectors.iscsi.records import Records, checked_target, iface_of
 from onelun.compute.connectors.iscsi.sessions import RECOVERY_S, Sessions
 from onelun.compute.connectors.iscsi.sysfs import Disk, Session, Sysfs
+from onelun.compute.connectors.iscsi.waking import AFTER_S, Waking
 from onelun.errors import Conflict, NotFound, OnelunError, Unreachable
 from onelun.model import Portal
 
@@ -35,9 +36,12 @@ _LUNS = (1, 0)
 
 
 class IscsiConnector(Connector):
-    """See Connector. Needs root, iscsid, and the kernel's module iscsi_tcp. `database` is open-iscsi's directory."""
+    """See Connector. Needs root, iscsid, and the kernel's module iscsi_tcp. `database` is open-iscsi's directory.
 
-    def __init__(self, run_dir: str, *, node: str, database: str = "/etc/iscsi") -> None:
+    A session that stays down for `wake_s` although its target answers is woken when the connector is tended.
+    """
+
+    def __init__(self, run_dir: str, *, node: str, database: str = "/etc/iscsi", wake_s: float = AFTER_S) -> None:
         self._node = node
         self._sysfs = Sysfs()
         self._records = Records(database, iface_of(node))
@@ -46,6 +50,7 @@ class IscsiConnector(Connector):
         self._disks = Disks(self._sysfs)
         self._turns: dict[Portal, asyncio.Semaphore] = {}
         self._sessions = Sessions(iface_of(node), self._sysfs, self._records, self._notes, self._admin)
+        self._waking = Waking(node, self._sysfs, after_s=wake_s)
 
     async def check(self) -> list[str]:
         """See Connector."""
@@ -116,6 +121,10 @@ class IscsiConnector(Connector):
             if session.iqn not in found or alive:
                 found[session.iqn] = Connected(session.iqn, disk.node if disk and disk.name else "", alive=alive)
         return list(found.values())
+
+    async def tend(self) -> None:
+        """See Connector. Sessions that iscsid cannot bring back are let go by the kernel, so that it can."""
+        await self._waking.look(self._sessions.ours())
 
     def _connected(self, iqn: str) -> tuple[Session | None, Disk | None]:
         for session in self._sessions.ours(iqn):

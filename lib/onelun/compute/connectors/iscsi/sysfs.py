@@ -97,6 +97,10 @@ class Sysfs:
         """Whether the kernel has iSCSI over TCP now (the module iscsi_tcp)."""
         return os.path.isdir(f"{self._root}/class/iscsi_transport/tcp")
 
+    def tcp_handle(self) -> str:
+        """The kernel's name for its iSCSI over TCP in messages to it, a number. Root alone may read it."""
+        return _value(f"{self._root}/class/iscsi_transport/tcp/handle") or "0"
+
     def has_bsg(self) -> bool:
         """Whether the kernel has the generic SCSI layer by which any command can be sent."""
         return os.path.isdir(f"{self._root}/class/bsg")
