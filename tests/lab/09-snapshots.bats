@@ -53,6 +53,7 @@ snapshots_of_a_life() {
 	holds node2 "$saved" first
 
 	twice tm 0 snap_delete "host01:$disk" 0 9 102
+	twice tm 0 snap_delete "host01:$disk" 1 9 102
 	holds node1 "$disk" second
 	tm 0 mvds "host01:$disk" nas1/tank/one-9 9 102
 	tm 0 mvds "host02:$saved" nas1/tank/one-10 10 102
