@@ -29,6 +29,8 @@ class FilePool:
         self._directory = directory
         self._tree = Tree(directory.pool)
         self.snapshots = FileSnapshots(directory, self._tree)
+        # Steps run in threads, and a change of facts is a reading and a writing.
+        self._changing = threading.Lock()
 
     def finish(self) -> None:
         """End what an interruption left half done."""
@@ -124,7 +126,7 @@ class FilePool:
 
     def record(self, name: str, uuid: str, change: Change) -> Volume:
         """Change the facts that may change."""
-        with self._directory.owned() as root:
+        with self._changing, self._directory.owned() as root:
             entry = self._tree.by_uuid(root, uuid, name)
             if entry is None:
                 raise rules.none_of(self.pool, name, uuid)
