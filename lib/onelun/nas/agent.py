@@ -30,6 +30,7 @@ from onelun.nas.offers import Offers
 from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools
 from onelun.nas.rounds import Rounds
+from onelun.nas.saving import Saving
 from onelun.nas.snapshots import Snapshots
 from onelun.nas.startup import Startup
 from onelun.nas.volumes import Volumes
@@ -69,6 +70,7 @@ class NasAgent:
         self._mapping = ZvolMapping(pools, locks, self.catalogue, self._volumes, self.attachments, placements)
         self._snapshots = Snapshots(pools, locks, self.catalogue, self.attachments)
         self._copies = Copies(pools, locks, self.catalogue, self._volumes)
+        self._saving = Saving(pools, locks, self.catalogue, self.attachments, self._volumes, placements)
         self._connections = Connections(pools, locks, self.catalogue, offers)
         self._imports = Imports(pools, locks, self.catalogue, exporter, offers, epochs, limits, self._volumes)
         self._listing = Listing(pools, self.catalogue)
@@ -87,7 +89,7 @@ class NasAgent:
             m.CloneZvol: self._volumes.clone,
             m.ResizeZvol: self._volumes.resize,
             m.DelZvol: self._volumes.delete,
-            m.SaveZvol: self._volumes.save,
+            m.SaveZvol: self._saving.save,
             m.SnapshotZvol: self._snapshots.take,
             m.ListSnapshots: self._snapshots.listed,
             m.RevertZvol: self._snapshots.revert,

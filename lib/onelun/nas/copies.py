@@ -18,6 +18,7 @@ from onelun.nas.catalogue import Catalogue
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import must_be_meant
 from onelun.nas.pools import Pools
+from onelun.nas.saving import saveable
 from onelun.nas.volumes import Volumes, copying, lock_name
 from onelun.rpc.job import Job
 from onelun.rpc.message import CopyZvol, ZvolCopied
@@ -54,7 +55,7 @@ class Copies:
             disk = await backend.find(meant.name)
             if disk is None or disk.uuid != meant.uuid or disk.state is not State.READY:
                 raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
-            target = await self._volumes.saveable(backend, target_name, request.cloud)
+            target = await saveable(self._catalogue, backend, target_name, request.cloud)
             source = f"{request.cloud} {request.vm} {request.disk} {disk.uuid} "
             mark = source + (request.snapshot or f"at {job.id}")
             if target.filled_from != mark:

@@ -23,7 +23,7 @@ from onelun.nas.catalogue import Catalogue
 from onelun.nas.formatting import Formatting
 from onelun.nas.growing import Growing
 from onelun.nas.locks import Locks
-from onelun.nas.ownership import describe, is_disk_of, must_be_deleted_by, must_be_mapped_by, same_owner
+from onelun.nas.ownership import describe, must_be_deleted_by, must_be_mapped_by, same_owner
 from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools, pinned
 from onelun.rpc.job import Job
@@ -32,12 +32,10 @@ from onelun.rpc.message import (
     CreateZvol,
     DelZvol,
     ResizeZvol,
-    SaveZvol,
     ZvolCloned,
     ZvolCreated,
     ZvolDeleted,
     ZvolResized,
-    ZvolSaved,
     checked_size,
 )
 
@@ -191,46 +189,6 @@ class Volumes:
             await backend.destroy(volume)
         log.info("volume removed=%s pool=%s uuid=%s kind=%s", volume.name, volume.pool, volume.uuid, volume.owner.kind)
 
-    async def save(self, request: SaveZvol, job: Job) -> ZvolSaved:
-        """Save a VM's disk over an image; the disk is destroyed when it is the VM's own."""
-        backend = self._pools.backend(request.zpool)
-        disk_name = checked_name(request.zvol, "volume name")
-        target_name = checked_name(request.target, "volume name")
-        if disk_name == target_name:
-            raise Rejected(f"{disk_name} cannot be saved over itself")
-        names = (lock_name(backend, disk_name), lock_name(backend, target_name))
-        async with self._locks.hold(*names, preemptible=True):
-            target = await self.saveable(backend, target_name, request.cloud)
-            disk = await backend.find(disk_name)
-            mine = f"{request.cloud} {request.vm} {request.disk} "
-            if disk is None:
-                if target.filled_from is not None and target.filled_from.startswith(mine):
-                    return ZvolSaved(uuid=target.uuid)
-                raise NotFound(f"there is no volume {disk_name} in pool {backend.pool}", zvol=disk_name)
-            if disk.owner.cloud != request.cloud:
-                raise Conflict(f"{disk_name} is {describe(disk.owner)}, not of this cloud")
-            for row in self._catalogue.attachments(uuid=disk.uuid):
-                await self._attachments.detach(
-                    backend, row, path=request.path, keep_link=False, force=False, deadline=job.deadline, of=job.id
-                )
-            target = await self._fill(backend, target, disk, mine + disk.uuid, job)
-            self._placements.end(disk.uuid, request.path)
-            if is_disk_of(disk, request.cloud, request.vm, request.disk):
-                await self.remove(backend, await backend.find_uuid(disk.uuid) or disk)
-        return ZvolSaved(uuid=target.uuid)
-
-    async def _fill(self, backend: Backend, target: Volume, disk: Volume, mine: str, job: Job) -> Volume:
-        if target.filled_from == mine:
-            return target
-        disk = await backend.find_uuid(disk.uuid) or disk
-        size = max(disk.size_bytes, target.size_bytes)
-        async with self._pools.promise(backend, size), self.building(backend) as uuid:
-            built = await backend.clone(disk, target.name, uuid, size, target.owner, copying(job, target.name))
-            await backend.record(
-                built.name, uuid, lambda now: msgspec.structs.replace(now, filled_from=mine, connected=True)
-            )
-            return await backend.publish(uuid, replace=target.uuid)
-
     async def cloneable(self, backend: Backend, name: str, cloud: str | None, *, still: bool = False) -> Volume:
         """The ready volume of that cloud, whose content nobody changes; `still`: what is cloned stays as it is anyway.
 
@@ -245,17 +203,6 @@ class Volumes:
         if writers and not still:
             raise Conflict(f"{name} is mapped to {writers[0]} for writing: a clone of it now would be torn")
         return origin
-
-    async def saveable(self, backend: Backend, name: str, cloud: str) -> Volume:
-        """The image to save a disk over. Raises NotFound, Conflict for what is no image of the cloud or is on a host."""
-        target = await backend.find(name)
-        if target is None:
-            raise NotFound(f"there is no image {name} in pool {backend.pool} to save to", zvol=name)
-        if target.owner.kind is not Kind.IMAGE or target.owner.cloud != cloud:
-            raise Conflict(f"{name} is {describe(target.owner)}, not an image of this cloud")
-        if rows := self._catalogue.attachments(uuid=target.uuid):
-            raise Conflict(f"{name} is mapped to {rows[0].host}: it cannot be saved over")
-        return target
 
     async def _make_way(self, backend: Backend, present: Volume, owner: Owner, job: Job) -> None:
         """A disk of an earlier life of the same ids is let go of by its hosts; anything else keeps its name."""
