@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# The main job on real engines: the seed's example VM, called as 3.4 and as 7.5 call it, every action twice. With tgt only as
-# 7.5 calls it: the two differ on the frontend alone.
+# The main job on real engines: the seed's example VM, called as 3.4 and as 7.5 call it, every action twice. The
+# two differ on the frontend alone, so once is enough for 3.4.
 
 load lab.bash
 load leftovers.bash
@@ -93,7 +93,7 @@ whole_life() {
 }
 
 @test "a VM lives on zfs, lio, iscsi" {
-	whole_life lio zfs old_life new_life
+	whole_life lio zfs new_life
 }
 
 @test "a VM lives on lvm, tgt, iscsi" {
