@@ -64,6 +64,7 @@ class Mapping:
             must_be_mapped_by(volume, request.cloud)
             if placed is not None:
                 await self._leave_other_volume(placed, volume)
+                await self._end_failed_migrations(backend, volume, request, job)
             with self._placing(volume, placed, host):
                 row, bdev = await self._attachments.attach(
                     backend,
@@ -91,21 +92,24 @@ class Mapping:
         async with self._locks.hold(lock_name(backend, meant.name), preempts=True):
             placed = self._placed(meant, request)
             row = self._row_of(meant, request, placed)
+            if request.stays is not None:
+                # Before the other host is asked: wherever this ends, the VM is where it is.
+                self._placements.move(placed, checked_name(request.stays, "name of a host"))
             owes = False
-            if row is not None:
-                owes = await self._attachments.detach(
+            for ending in self._ending(row, request):
+                owes |= await self._attachments.detach(
                     backend,
-                    row,
+                    ending,
                     path=request.path,
                     keep_link=request.keep_link,
                     force=request.force,
                     deadline=job.deadline,
                     of=job.id,
                 )
-            if request.keep_link:
+            if request.stays is None and request.keep_link:
                 if row is not None:
                     self._placements.leave_host(meant.uuid, row.host, request.path)
-            else:
+            elif request.stays is None:
                 self._catalogue.drop(*placed)
         log.info("unmap zvol=%s host=%s debt=%s", meant.name, row.host if row else None, owes)
         return ZvolUnmapped(debt=owes)
@@ -176,8 +180,37 @@ class Mapping:
         """
         if request.vm is None:
             return self._row(volume, request.remotehost)
-        host = request.remotehost if request.keep_link or not placed else placed[0].host
+        named = request.keep_link or request.stays is not None or not placed
+        host = request.remotehost if named else placed[0].host
         return self._row(volume, host) if host is not None else None
+
+    def _ending(self, row: AttachmentRow | None, request: UnmapZvol) -> list[AttachmentRow]:
+        """The attachments that end with `row`: a VM's disk leaves the other end of a migration too, if nobody ended that."""
+        if row is None or request.vm is None or request.stays is not None:
+            return [row] if row is not None else []
+        return [row, *self._migrating(row)]
+
+    def _migrating(self, row: AttachmentRow) -> list[AttachmentRow]:
+        """The other ends of migrations of that attachment, which are of one disk: the later one names the earlier."""
+        rows = [other for other in self._catalogue.attachments(uuid=row.uuid) if other.host != row.host]
+        pairs = [(other, *sorted((row, other), key=lambda end: end.epoch)) for other in rows]
+        return [other for other, earlier, later in pairs if later.beside == earlier.host]
+
+    async def _end_failed_migrations(self, backend: Backend, volume: Volume, request: MapZvol, job: Job) -> None:
+        """The VM sets out again from where it is: no other host that it was to go to from there has it."""
+        for row in self._catalogue.attachments(uuid=volume.uuid) if request.beside is not None else []:
+            elsewhere = row.host not in (request.remotehost, request.beside)
+            if elsewhere and row.beside == request.beside and not (row.readonly and request.readonly):
+                log.info("map zvol=%s host=%s ends=%s", volume.name, request.remotehost, row.host)
+                await self._attachments.detach(
+                    backend,
+                    row,
+                    path=request.path,
+                    keep_link=True,
+                    force=True,
+                    deadline=job.deadline,
+                    of=job.id,
+                )
 
     def _rows_of_disk(self, volume: Volume, request: RemoveDisk, *, own: bool) -> list[AttachmentRow]:
         """A VM's own disk leaves every host; an image only the host where this VM had it."""
@@ -186,7 +219,8 @@ class Mapping:
             return rows
         placed = self._catalogue.placements(uuid=volume.uuid, cloud=request.cloud, vm=request.vm, disk=request.disk)
         hosts = {p.host for p in placed} or {request.remotehost}
-        return [row for row in rows if row.host in hosts]
+        ending = [row for row in rows if row.host in hosts]
+        return ending + [other for row in ending for other in self._migrating(row) if other not in ending]
 
     def _row(self, volume: Volume, host: str | None) -> AttachmentRow | None:
         rows = self._catalogue.attachments(uuid=volume.uuid)

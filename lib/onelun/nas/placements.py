@@ -29,6 +29,10 @@ class Placements:
             )
         )
 
+    def move(self, placed: list[Placement], host: str) -> None:
+        """Those disks are on that host now."""
+        self._catalogue.put(*(msgspec.structs.replace(p, host=host) for p in placed))
+
     def leave_host(self, uuid: str, host: str, path: str | None) -> None:
         """The disk at `path` is on no host now, but is still the VM's."""
         gone = [p for p in self._catalogue.placements(uuid=uuid, host=host) if path in (None, p.path)]

@@ -354,3 +354,93 @@ async def test_taking_back_a_stopped_vms_disk_leaves_the_vm_that_has_the_image_n
 
     assert [row.host for row in nas.catalogue.attachments()] == ["node2"]
     assert [p.vm for p in nas.catalogue.placements()] == [4]
+
+
+# Live migration
+
+
+def _ends(nas):
+    return {placement.host for placement in nas.catalogue.placements(vm=3)}
+
+
+async def _hosts(nas, name="one-1"):
+    (one,) = (await nas.ask(ListZvols(name=name))).body
+    return sorted(attachment["remotehost"] for attachment in one["attachments"])
+
+
+@pytest.mark.parametrize(("left", "stays"), [("node1", "node2"), ("node2", "node1")])
+async def test_the_end_of_a_migration_leaves_the_disk_where_it_stays(nas, left, stays):
+    await _image(nas)
+    await nas.ask(_map())
+    await nas.ask(_map(host="node2", beside="node1"))
+
+    for _ in range(2):
+        await nas.ask(_unmap(host=left, stays=stays, keep_link=True, force=True))
+
+    assert (await _hosts(nas), _ends(nas)) == ([stays], {stays})
+    assert (len(nas.nodes[left].connected), len(nas.nodes[stays].connected)) == (0, 1)
+    await nas.ask(_unmap(host=stays))
+    assert (await _hosts(nas), nas.catalogue.placements(vm=3)) == ([], [])
+
+
+async def test_a_host_that_is_gone_when_a_migration_ends_is_fenced(nas):
+    await _image(nas)
+    await nas.ask(_map())
+    await nas.ask(_map(host="node2", beside="node1"))
+    nas.nodes["node1"].present = False
+
+    reply = await nas.ask(_unmap(host="node1", stays="node2", keep_link=True, force=True))
+
+    assert reply.debt
+    assert await _hosts(nas) == ["node2"]
+    assert [target.target.initiator[-5:] for target in nas.exporter._kept.values()] == ["node2"]
+
+
+@pytest.mark.parametrize("host", ["node1", "node2"])
+@pytest.mark.parametrize("keep_link", [True, False])
+async def test_a_disk_that_is_taken_back_leaves_both_ends_of_a_migration_that_nobody_ended(nas, host, keep_link):
+    await _image(nas)
+    await nas.ask(_map())
+    await nas.ask(_map(host="node2", beside="node1"))
+
+    for _ in range(2):
+        await nas.ask(_unmap(host=host, keep_link=keep_link))
+
+    assert await _hosts(nas) == []
+    assert await nas.exporter.exports() == {}
+
+
+async def test_an_image_s_disk_is_removed_from_both_ends_of_a_migration(nas):
+    await _image(nas)
+    await nas.ask(_map())
+    await nas.ask(_map(host="node2", beside="node1"))
+
+    removed = await nas.ask(
+        RemoveDisk(zvol="one-1", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH, remotehost="node1")
+    )
+
+    assert (removed.destroyed, await _hosts(nas)) == (False, [])
+
+
+async def test_a_migration_that_nobody_ended_is_in_nobody_s_way_when_the_vm_sets_out_for_another_host(nas):
+    nas.nodes.by_name["node3"] = type(nas.nodes["node1"])("node3")
+    await _image(nas)
+    await nas.ask(_map())
+    await nas.ask(_map(host="node2", beside="node1"))
+
+    await nas.ask(_map(host="node3", beside="node1"))
+
+    assert (await _hosts(nas), _ends(nas)) == (["node1", "node3"], {"node3"})
+    assert nas.nodes["node2"].connected == {}
+
+
+async def test_a_host_of_another_vm_keeps_the_image_that_both_only_read(nas):
+    await _image(nas)
+    other = "/var/lib/one/datastores/0/4/disk.0"
+    await nas.ask(_map(readonly=True))
+    await nas.ask(_map(host="node2", beside="node1", readonly=True))
+    await nas.ask(_map(host="node2", vm=4, path=other, readonly=True))
+
+    await nas.ask(_unmap(host="node2", stays="node1", keep_link=True, force=True))
+
+    assert (await _hosts(nas), _ends(nas)) == (["node1", "node2"], {"node1"})

@@ -45,7 +45,8 @@ class UnmapZvol(Request, tag="unmap_zvol", frozen=True):
 
     Without `remotehost` the one host is meant that has it. `path` ends that placement; the device stays while another
     placement on the host needs it. `keep_link` leaves `disk.N` as it is. `force` says that OpenNebula knows the host to be
-    gone: the NAS fences and keeps a debt.
+    gone: the NAS fences and keeps a debt. `stays` ends a migration: of its two hosts that one keeps the VM's disk. Without it
+    a VM's disk leaves both.
     """
 
     zvol: str
@@ -58,6 +59,7 @@ class UnmapZvol(Request, tag="unmap_zvol", frozen=True):
     path: str | None = None
     keep_link: bool = False
     force: bool = False
+    stays: str | None = None
 
 
 class ZvolUnmapped(Reply, tag="zvol_unmapped", frozen=True):
