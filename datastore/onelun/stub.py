@@ -20,6 +20,9 @@ SOCKET = "/run/onelun/frontend.sock"
 DEADLINE_S = 130.0
 COPY_DEADLINE_S = 24 * 3600.0
 COPIES = ("datastore/cp", "datastore/clone", "tm/clone", "tm/mvds")
+# What else has a document on stdin; the first has it only with one argument, as datastore actions do.
+MONITOR = "tm/monitor"
+MIGRATIONS = ("tm/premigrate", "tm/postmigrate", "tm/failmigrate")
 # A frontend that was restarted is back long before; one that is not back by then is down.
 ABSENCE_S = DEADLINE_S
 CANCEL_S = 5.0
@@ -174,8 +177,9 @@ class _Action:
         return _failed("the action was stopped")
 
     def _read_stdin(self) -> "bytes | None":
-        """The document on stdin, of the actions that get one there (a datastore action with one argument)."""
-        if not self.action.startswith("datastore/") or len(self.arguments) != 1:
+        """The document on stdin, of the actions that get one there (a datastore action with one argument, a live migration)."""
+        alone = len(self.arguments) == 1 and (self.action.startswith("datastore/") or self.action == MONITOR)
+        if not alone and self.action not in MIGRATIONS:
             return None
         data = b""
         try:

@@ -22,6 +22,8 @@ _EPOCH = re.compile(r"iqn\.2026-11\.io\.onelun\.([a-z0-9.-]+):([a-z0-9.-]+)\.e([
 _LONGEST_IQN = 223
 IQN_PREFIX = "iqn.2026-11.io.onelun."
 DEVICES = "/dev/onelun"
+DRIVER = "onelun"
+"""The name under which OpenNebula knows the scripts: TM_MAD and DS_MAD."""
 
 
 def checked_name(text: str, what: str = "name") -> str:

@@ -198,7 +198,7 @@ class Cloud:
             raise NotFound(f"there is no volume {r.zvol} in pool {r.zpool}")
         if r.remotehost not in self.directories or r.remotehost in self.dead:
             raise Unreachable(f"nobody serves {r.remotehost}")
-        others = [host for host in volume.hosts if host != r.remotehost]
+        others = [host for host in volume.hosts if host not in (r.remotehost, r.beside)]
         if others and not (r.readonly and volume.readonly):
             raise Conflict(f"volume {r.zvol} is mapped to {others[0]}: unmap it there first")
         assert None not in (r.path, r.vm, r.disk)
@@ -217,7 +217,9 @@ class Cloud:
         debt = self._detach(volume, r.remotehost, r.path, keep_link=r.keep_link, force=r.force)
         for key, placement in list(self.placements.items()):
             if placement.path == r.path and placement.source[2] == r.zvol:
-                if r.keep_link:
+                if r.stays is not None:
+                    placement.host = r.stays
+                elif r.keep_link:
                     placement.host = None
                 else:
                     del self.placements[key]
@@ -351,6 +353,8 @@ class Cloud:
         return m.DirList(exists=entries is not None, entries=tuple((entries or {}).values()))
 
     def read_file(self, host: str, r: m.ReadFile) -> Reply:
+        if r.name not in self.directories[host].get(r.path, {}):
+            raise NotFound(f"{r.path}/{r.name} does not exist")
         data = self.contents.get((host, r.path, r.name), b"")
         return m.FileRead(data=data[r.offset : r.offset + (1 << 20)])
 

@@ -88,6 +88,23 @@ def transfer_call(release: str, name: str, *argv: str) -> Recorded:
     return Recorded(f"tm/{name}", tuple(recorded), b"")
 
 
+def migration_call(name: str, *chained: str, text: str | None = None) -> Recorded:
+    """The recorded call of premigrate, postmigrate or failmigrate; `chained` by another driver, which adds its name."""
+    argv = json.loads((RECORDINGS / f"tm.{name}.json").read_text())["argv"]
+    text = mapped((RECORDINGS / f"tm.{name}.stdin.xml").read_text()) if text is None else text
+    return Recorded(f"tm/{name}", (*argv, *chained), base64.b64encode(text.encode()))
+
+
+def system_monitor_call(release: str, pools: str = "") -> Recorded:
+    """How `release` monitors a system datastore that has those ONELUN_POOLS."""
+    text = (RECORDINGS / "tm.monitor.stdin.xml").read_text()
+    text = text.replace("<TEMPLATE>", f"<TEMPLATE><ONELUN_POOLS>{pools}</ONELUN_POOLS>", 1)
+    encoded = base64.b64encode(text.encode())
+    if number(release) <= (6, 6):
+        return Recorded("tm/monitor", (encoded.decode(), "103"), b"")
+    return Recorded("tm/monitor", ("103",), encoded)
+
+
 def error(release: str, sentence: str) -> str:
     """What is on stderr when an action fails with that sentence and has logged nothing."""
     if number(release) <= (6, 0):

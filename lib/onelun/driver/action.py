@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from onelun.driver import (
     cloning,
+    contextualizing,
     datastore,
     exporting,
     importing,
     measuring,
+    migrating,
     moving,
     resizing,
     returning,
@@ -54,6 +56,11 @@ ACTIONS: Mapping[str, Handler] = {
     "tm/snap_create_live": snapshots.snap_create_live,
     "tm/snap_revert": snapshots.snap_revert,
     "tm/snap_delete": snapshots.snap_delete,
+    "tm/premigrate": migrating.premigrate,
+    "tm/postmigrate": migrating.postmigrate,
+    "tm/failmigrate": migrating.failmigrate,
+    "tm/context": contextualizing.context,
+    "tm/monitor": datastore.monitor_system,
 }
 
 # What an action was about, for the sentence that says why it failed; the last argument is the id of a datastore action.
@@ -81,6 +88,11 @@ _PURPOSE = {
     "tm/snap_create_live": "cannot take a snapshot of {first}",
     "tm/snap_revert": "cannot revert {first}",
     "tm/snap_delete": "cannot delete a snapshot of {first}",
+    "tm/premigrate": "cannot prepare a live migration from {first}",
+    "tm/postmigrate": "cannot end a live migration from {first}",
+    "tm/failmigrate": "cannot undo a live migration from {first}",
+    "tm/context": "cannot make the context CD",
+    "tm/monitor": "cannot monitor datastore {last}",
 }
 # What an action may need beyond its deadline to undo what it did; a guard against a step that forgets the deadline.
 _UNDO_S = 15.0

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from onelun.driver.document import ActionData, Image
 from onelun.driver.filesystems import check_format, parse_filesystem
-from onelun.driver.pools import choose, pools_of
+from onelun.driver.pools import Pool, choose, pools_of, system_pools
 from onelun.driver.running import Run
 from onelun.errors import OnelunError, Rejected, Unreachable
 from onelun.model import Filesystem, Owner
@@ -61,7 +61,16 @@ async def rm(run: Run) -> str:
 
 async def monitor(run: Run) -> str:
     """What the datastore's pools can give, in MB. A NAS that cannot be asked is an error: half a sum would mislead."""
-    pools = pools_of(ActionData(run.arguments.document or b"").datastore())
+    return await _capacity(run, pools_of(ActionData(run.arguments.document or b"").datastore()))
+
+
+async def monitor_system(run: Run) -> str:
+    """As monitor, of a system datastore, whose pools may be those of the configuration."""
+    datastore = ActionData(run.arguments.document or b"").datastore()
+    return await _capacity(run, system_pools(run, datastore, str(datastore.id)))
+
+
+async def _capacity(run: Run, pools: list[Pool]) -> str:
     asked = [run.ask(nas, PoolCapacity(zpool=pool), PoolCapacityIs) for nas, pool in pools]
     found = await asyncio.gather(*asked)
     used = sum(capacity.used_bytes for capacity in found) // MIB

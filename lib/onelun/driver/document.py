@@ -52,7 +52,10 @@ class Datastore(msgspec.Struct, frozen=True):
 
 
 class VmDisk(msgspec.Struct, frozen=True):
-    """One disk of a VM. `clone` is None for what has no image (a volatile disk), `fs` what such a one is formatted with."""
+    """One disk of a VM. `clone` is None for what has no image (a volatile disk), `fs` what such a one is formatted with.
+
+    `tm_mad` is the driver that moves it.
+    """
 
     id: int
     source: str
@@ -61,6 +64,7 @@ class VmDisk(msgspec.Struct, frozen=True):
     size_mb: int | None
     original_size_mb: int | None
     fs: str = ""
+    tm_mad: str = ""
 
 
 class Vm(msgspec.Struct, frozen=True):
@@ -95,16 +99,7 @@ class ActionData:
 
     def __init__(self, encoded: bytes) -> None:
         """Raises Rejected for what is not base64, not XML, has a DOCTYPE, or is another document."""
-        if not encoded.strip():
-            raise Rejected("the action's document is missing: nothing came on stdin")
-        if encoded.lstrip().startswith(b"<"):
-            raise Rejected("the action's document is XML as it is: encode it in base64, as OpenNebula does")
-        try:
-            # Ruby's encoder breaks lines, and a shell may add one.
-            text = base64.b64decode(b"".join(encoded.split()), validate=True)
-        except (binascii.Error, ValueError):
-            raise Rejected("the action's document is not base64") from None
-        self._root = _parse(text, "DS_DRIVER_ACTION_DATA")
+        self._root = _parse(_decoded(encoded), "DS_DRIVER_ACTION_DATA")
 
     def image(self) -> Image:
         """The image. Raises Rejected, naming the element, when one that every action needs is missing or no number."""
@@ -139,20 +134,14 @@ def parse_datastore(text: str) -> Datastore:
     return _datastore(_parse(text.encode(), "DATASTORE"))
 
 
+def parse_vm_document(encoded: bytes) -> Vm:
+    """The VM of an action's document, in base64. Raises Rejected for any other."""
+    return _vm(_parse(_decoded(encoded), "VM"))
+
+
 def parse_vm(text: str) -> Vm:
     """The VM of a document such as one.vm.info returns. Raises Rejected for any other."""
-    root = _parse(text.encode(), "VM")
-    disks = [_disk(element) for element in root.findall("TEMPLATE/DISK")]
-    hostnames = [name for name in (_text(h, "HOSTNAME") for h in root.findall("HISTORY_RECORDS/HISTORY")) if name]
-    return Vm(
-        id=_number(root, "ID"),
-        state=_number(root, "STATE"),
-        lcm_state=_number(root, "LCM_STATE"),
-        hostname=hostnames[-1] if hostnames else None,
-        deploy_id=_text(root, "DEPLOY_ID").strip(),
-        disks={disk.id: disk for disk in disks},
-        snapshots=dict(_snapshots(root)),
-    )
+    return _vm(_parse(text.encode(), "VM"))
 
 
 def parse_hosts(text: str) -> list[str]:
@@ -174,6 +163,20 @@ def parse_datastores(text: str) -> list[Listed]:
         )
         for element in _parse(text.encode(), "DATASTORE_POOL").findall("DATASTORE")
     ]
+
+
+def _vm(root: etree._Element) -> Vm:
+    disks = [_disk(element) for element in root.findall("TEMPLATE/DISK")]
+    hostnames = [name for name in (_text(h, "HOSTNAME") for h in root.findall("HISTORY_RECORDS/HISTORY")) if name]
+    return Vm(
+        id=_number(root, "ID"),
+        state=_number(root, "STATE"),
+        lcm_state=_number(root, "LCM_STATE"),
+        hostname=hostnames[-1] if hostnames else None,
+        deploy_id=_text(root, "DEPLOY_ID").strip(),
+        disks={disk.id: disk for disk in disks},
+        snapshots=dict(_snapshots(root)),
+    )
 
 
 def _datastore(element: etree._Element) -> Datastore:
@@ -207,7 +210,20 @@ def _disk(element: etree._Element) -> VmDisk:
         size_mb=_number_or_none(element, "SIZE"),
         original_size_mb=_number_or_none(element, "ORIGINAL_SIZE"),
         fs=_text(element, "FS").strip(),
+        tm_mad=_text(element, "TM_MAD").strip(),
     )
+
+
+def _decoded(encoded: bytes) -> bytes:
+    if not encoded.strip():
+        raise Rejected("the action's document is missing: nothing came on stdin")
+    if encoded.lstrip().startswith(b"<"):
+        raise Rejected("the action's document is XML as it is: encode it in base64, as OpenNebula does")
+    try:
+        # Ruby's encoder breaks lines, and a shell may add one.
+        return base64.b64decode(b"".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise Rejected("the action's document is not base64") from None
 
 
 def _parse(text: bytes, root: str) -> etree._Element:

@@ -16,8 +16,12 @@ from onelun.errors import Rejected
 
 _VERSION = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,3}))?(?:[.-][0-9A-Za-z.-]*)?")
 _LEVEL = re.compile(r"(?:ERROR|INFO|WARN|WARNING|DEBUG):|[0-9]")
+_MIGRATION = 5
 # More would be cut off by oned's own log lines, and no sentence of ours needs it.
 _LONGEST = 1000
+
+# The migrations' document came on stdin with 5.10; their ids stand before the names of the drivers that chain them.
+MIGRATIONS = ("tm/premigrate", "tm/postmigrate", "tm/failmigrate")
 
 Version = tuple[int, int]
 
@@ -33,13 +37,15 @@ class Form(Enum):
 class Arguments(NamedTuple):
     """A call's arguments, read. `vm_id` and `datastore_id` are None where the release does not pass them.
 
-    `rest` is what is the action's own; a datastore action has its `document` as it came, in base64.
+    `rest` is what is the action's own; `document` is as it came, in base64. `chained` tells that another driver called, which
+    takes care of the VM's directory itself.
     """
 
     rest: tuple[str, ...]
     document: bytes | None = None
     vm_id: int | None = None
     datastore_id: int | None = None
+    chained: bool = False
 
     @property
     def modern(self) -> bool:
@@ -65,19 +71,23 @@ def form_of(name: str, argv: tuple[str, ...], version: Version | None) -> Form:
         if version <= (6, 1):
             return Form.DELIMITED
         return Form.PLAIN if version < (7, 0) else Form.LOGGED
-    old = len(argv) == 2 if name.startswith("datastore/") else _ids(argv) is None
+    old = len(argv) == 2 if _has_document(name) else _ids(_unchained(name, argv)) is None
     return Form.DELIMITED if old else Form.PLAIN
 
 
 def read_arguments(name: str, argv: tuple[str, ...], stdin: bytes | None) -> Arguments:
-    """The arguments of the call. Raises Rejected for a datastore action with a number of them that none has."""
-    if name.startswith("datastore/"):
+    """The arguments of the call. Raises Rejected for an action with a document and a number of them that none has."""
+    if _has_document(name):
         if len(argv) == 1:
             return Arguments(rest=argv, document=stdin or b"")
         if len(argv) == 2:
             return Arguments(rest=argv[1:], document=argv[0].encode("ascii", "replace"))
         raise Rejected(f"{name} takes ID with its document on stdin, or DOCUMENT ID; it got {len(argv)} arguments")
-    ids = _ids(argv)
+    ids = _ids(_unchained(name, argv))
+    if name in MIGRATIONS:
+        if ids is None:
+            raise Rejected(f"the arguments should be: {name[3:]} SOURCE_HOST HOST DIRECTORY VM DATASTORE [DRIVER]")
+        return Arguments(argv[:3], stdin or b"", *ids, chained=len(argv) > _MIGRATION)
     if ids is None:
         return Arguments(rest=argv)
     return Arguments(rest=argv[:-2], vm_id=ids[0], datastore_id=ids[1])
@@ -85,7 +95,7 @@ def read_arguments(name: str, argv: tuple[str, ...], stdin: bytes | None) -> Arg
 
 def takes_stdin(name: str, argv: tuple[str, ...]) -> bool:
     """Whether the call has a document on stdin; nothing else may wait for stdin, which oned may leave open."""
-    return name.startswith("datastore/") and len(argv) == 1
+    return name in MIGRATIONS or (_has_document(name) and len(argv) == 1)
 
 
 def error_text(form: Form, sentence: str) -> str:
@@ -115,6 +125,15 @@ def one_line(text: str) -> str:
     clean = "".join(character if character.isprintable() else " " for character in text)
     line = " ".join(clean.split())
     return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
+
+
+def _has_document(name: str) -> bool:
+    """Whether the action has the form of a datastore action; OpenNebula monitors a system datastore in the same way."""
+    return name.startswith("datastore/") or name == "tm/monitor"
+
+
+def _unchained(name: str, argv: tuple[str, ...]) -> tuple[str, ...]:
+    return argv[:_MIGRATION] if name in MIGRATIONS else argv
 
 
 def _ids(argv: tuple[str, ...]) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from onelun.rpc.message import Entry, UnmapZvol, ZvolUnmapped
 
 MIB = 1 << 20
 # What a directory may carry; a checkpoint, as big as the VM's memory, needs another way.
-_LARGEST_DIRECTORY = 16 * MIB
+LARGEST_DIRECTORY = 16 * MIB
 
 # VirtualMachine.h. The VM comes from the front-end: PROLOG_RESUME, PROLOG_UNDEPLOY and their failures.
 _RESUMING = frozenset({9, 49, 31, 50})
@@ -97,13 +97,23 @@ async def _move_directory(
             raise NotFound(f"neither {source.host} nor {target.host} has {source.path}")
         run.note(f"{source.path} has been moved already")
         return
-    if await _shared(run, (here, source.path), (there, target.path)):
+    if await shared(run, (here, source.path), (there, target.path)):
         run.note(f"{source.path} is shared by {source.host} and {target.host}")
         return
+    size = await carry(run, source, target, (here, there), entries)
+    await here.remove(source.path)
+    run.note(f"moved {source.path} from {source.host} to {target.host}, {len(entries)} entries, {size} bytes")
+
+
+async def carry(
+    run: Run, source: Directory, target: Directory, places: tuple[Place, Place], entries: tuple[Entry, ...]
+) -> int:
+    """Copy the directory's entries from place to place; the bytes of its files. Raises Rejected for more than are carried."""
+    here, there = places
     size = sum(entry.size for entry in entries if entry.kind == "file")
-    if size > _LARGEST_DIRECTORY:
+    if size > LARGEST_DIRECTORY:
         raise Rejected(
-            f"{source.path} on {source.host} has {size / MIB:.0f} MiB of files; only {_LARGEST_DIRECTORY // MIB} MiB are moved"
+            f"{source.path} on {source.host} has {size / MIB:.0f} MiB of files; only {LARGEST_DIRECTORY // MIB} MiB are moved"
             " without a shared datastore directory"
         )
     for entry in sorted(entries, key=lambda entry: entry.kind != "dir"):
@@ -111,19 +121,23 @@ async def _move_directory(
     if not entries:
         # An empty directory is one all the same: oned writes its deployment file there.
         await _make_empty(run, there, target.path)
-    await here.remove(source.path)
-    run.note(f"moved {source.path} from {source.host} to {target.host}, {len(entries)} entries, {size} bytes")
+    return size
 
 
-async def _shared(run: Run, here: tuple[Place, str], there: tuple[Place, str]) -> bool:
-    """Whether both places are one directory: an entry made here is looked for there, since names of hosts do not tell."""
+async def shared(run: Run, here: tuple[Place, str], there: tuple[Place, str]) -> bool:
+    """Whether both places are one directory: a file made here is opened there, since names of hosts do not tell.
+
+    NFS may list a directory as it was a minute ago; a name that was never looked up it asks the server for.
+    """
     probe = f".onelun-{run.call.id}"
     await here[0].put(here[1], Entry(name=probe, kind="file", mode=0o600))
     try:
-        seen = await there[0].entries(there[1])
+        await there[0].read(there[1], probe, 0)
+    except NotFound:
+        return False
     finally:
         await here[0].remove(here[1], probe)
-    return any(entry.name == probe for entry in seen or ())
+    return True
 
 
 async def _copy(here: Place, source: str, entry: Entry, there: Place, target: str) -> None:
@@ -140,7 +154,7 @@ async def _copy(here: Place, source: str, entry: Entry, there: Place, target: st
             return
         offset += len(piece)
         piece = following
-        if offset > _LARGEST_DIRECTORY:
+        if offset > LARGEST_DIRECTORY:
             raise Rejected(f"{entry.name} in {source} grows while it is moved")
 
 

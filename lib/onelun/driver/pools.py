@@ -35,6 +35,18 @@ def pools_named(text: str, datastore: str) -> list[Pool]:
     return named_pools(words, f"ONELUN_POOLS of datastore {datastore}")
 
 
+def system_pools(run: Run, datastore: Datastore | None, which: str) -> list[Pool]:
+    """The pools of a system datastore, or else those of the configuration. Raises Rejected, saying what to set."""
+    if datastore is not None and datastore.pools.strip():
+        return pools_of(datastore)
+    if not run.config.pools:
+        raise Rejected(
+            f"system datastore {which} does not say where volatile disks live:"
+            ' set ONELUN_POOLS="NAS/POOL …" in it (onedatastore update), or frontend.pools'
+        )
+    return named_pools(run.config.pools, "frontend.pools")
+
+
 def named_pools(words: Iterable[str], where: str) -> list[Pool]:
     """The pools of these words, in order, each once. Raises Rejected for a word that is no pool; `where` is where it stood."""
     pools: list[Pool] = []

@@ -97,8 +97,20 @@ async def attach_new(run: Run, own: Source, disk: Disk, agent: str, *, readonly:
         raise
 
 
-async def attach(run: Run, source: Source, disk: Disk, agent: str, *, readonly: bool) -> None:
-    """Connect the volume on the host and link disk.N to it; it is the VM's disk from now on."""
+async def attach(
+    run: Run,
+    source: Source,
+    disk: Disk,
+    agent: str,
+    *,
+    readonly: bool,
+    beside: str | None = None,
+    within_s: float | None = None,
+) -> None:
+    """Connect the volume on the host and link disk.N to it; it is the VM's disk from now on.
+
+    The host of the agent `beside` keeps it meanwhile: the VM is moving from there while it runs.
+    """
     request = MapZvol(
         zvol=source.volume,
         zpool=source.pool,
@@ -108,9 +120,10 @@ async def attach(run: Run, source: Source, disk: Disk, agent: str, *, readonly: 
         disk=disk.disk_id,
         path=disk.path,
         readonly=readonly,
+        beside=beside,
         needs=("readonly",) if readonly else (),
     )
-    await run.ask(source.nas, request, ZvolMapped)
+    await run.ask(source.nas, request, ZvolMapped, within_s=within_s)
 
 
 def _given(run: Run) -> tuple[Source, Disk, int | None]:

@@ -10,7 +10,7 @@ from onelun.driver.datastore import creation
 from onelun.driver.disks import Known, known
 from onelun.driver.filesystems import parse_filesystem
 from onelun.driver.location import Disk, parse_disk
-from onelun.driver.pools import Pool, choose, holding, named_pools, pools_of
+from onelun.driver.pools import Pool, choose, holding, system_pools
 from onelun.driver.running import Run
 from onelun.driver.sizes import parse_size
 from onelun.driver.transfer import attach_new, must_be_of, must_exist, readonly
@@ -79,13 +79,5 @@ async def _make(run: Run, disk: Disk, oned: Known, size: int, filesystem: Filesy
 async def _pools(run: Run) -> list[Pool]:
     """The system datastore's pools, or else those of the configuration."""
     number = run.arguments.datastore_id
-    if run.api is not None and number is not None:
-        datastore = await run.api.datastore(number)
-        if datastore is not None and datastore.pools.strip():
-            return pools_of(datastore)
-    if not run.config.pools:
-        raise Rejected(
-            f"system datastore {number if number is not None else 'of this VM'} does not say where volatile disks live:"
-            ' set ONELUN_POOLS="NAS/POOL …" in it (onedatastore update), or frontend.pools'
-        )
-    return named_pools(run.config.pools, "frontend.pools")
+    datastore = await run.api.datastore(number) if run.api is not None and number is not None else None
+    return system_pools(run, datastore, str(number) if number is not None else "of this VM")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-DRIVER = "onelun"
+from onelun.naming import DRIVER as DRIVER
 
 Release = tuple[int, int]
 

@@ -45,6 +45,10 @@ def test_the_release_decides_the_form(release: str, form: Form) -> None:
         ("tm/ln", ("a", "b", "42", "100"), Form.PLAIN),
         ("tm/delete", ("a", "42", "100"), Form.PLAIN),
         ("tm/delete", (), Form.DELIMITED),
+        ("tm/premigrate", ("a", "b", "c", "42", "100"), Form.PLAIN),
+        ("tm/premigrate", ("a", "b", "c", "42", "100", "ssh"), Form.PLAIN),
+        ("tm/monitor", DOCUMENT, Form.DELIMITED),
+        ("tm/monitor", ("103",), Form.PLAIN),
     ],
 )
 def test_an_unknown_release_is_judged_by_its_arguments(name: str, argv: tuple[str, ...], form: Form) -> None:
@@ -61,6 +65,14 @@ def test_the_document_is_in_argv_or_on_stdin() -> None:
     assert read_arguments("datastore/cp", DOCUMENT, None).document == b"PD94bWw="
     assert read_arguments("datastore/cp", ("9",), b"PD94bWw=").document == b"PD94bWw="
     assert read_arguments("datastore/cp", ("9",), None).document == b""
+
+
+@pytest.mark.parametrize("chained", [(), ("ssh",), ("local", "7")])
+def test_a_migration_has_its_ids_before_the_driver_that_calls_it(chained: tuple[str, ...]) -> None:
+    read = read_arguments("tm/premigrate", ("a", "b", "c", "42", "100", *chained), b"PD94bWw=")
+
+    assert (read.rest, read.vm_id, read.datastore_id) == (("a", "b", "c"), 42, 100)
+    assert (read.document, read.chained) == (b"PD94bWw=", bool(chained))
 
 
 @given(st.lists(st.text(), max_size=4), st.integers(0, 10**9), st.integers(0, 10**9))
