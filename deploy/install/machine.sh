@@ -11,7 +11,7 @@ MADE_SETTINGS=''
 # packages_of ROLE: what it needs of the distribution whatever is configured. Engines are a choice; `onelun ROLE check` names theirs.
 packages_of() {
 	case $1 in
-	frontend) echo qemu-utils qemu-block-extra bzip2 xz-utils zstd ;;
+	frontend) echo qemu-utils qemu-block-extra bzip2 xz-utils zstd xorriso ;;
 	compute) echo open-iscsi ;;
 	esac
 }
