@@ -19,7 +19,19 @@ SOCKET = "/run/onelun/frontend.sock"
 # A little more than the frontend's own limits, so that it is the one to say what happened.
 DEADLINE_S = 130.0
 COPY_DEADLINE_S = 24 * 3600.0
-COPIES = ("datastore/cp", "datastore/clone", "tm/clone", "tm/mvds")
+COPIES = (
+    "datastore/cp",
+    "datastore/clone",
+    "datastore/export",
+    "datastore/snap_revert",
+    "datastore/snap_flatten",
+    "tm/clone",
+    "tm/mvds",
+    "tm/cpds",
+    "tm/snap_create",
+    "tm/snap_create_live",
+    "tm/snap_revert",
+)
 # What else has a document on stdin; the first has it only with one argument, as datastore actions do.
 MONITOR = "tm/monitor"
 MIGRATIONS = ("tm/premigrate", "tm/postmigrate", "tm/failmigrate")

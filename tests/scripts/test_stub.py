@@ -20,12 +20,13 @@ from tests.scripts.conftest import CHECKOUT, FrontEnd
 from tests.support.recorded import Recorded, datastore_call, transfer_call
 from tests.support.requires import requires
 
+from onelun.driver.action import ACTIONS
+from onelun.driver.frame import takes_stdin
+from onelun.driver.running import COPIES
 from onelun.rpc import message as m
 
 DISK = "host01:/var/lib/one/datastores/103/0/disk.1"
 LN = transfer_call("6.10", "ln", "vm:nas1/tank/one-9", DISK, "0", "102")
-ACTIONS = [f"datastore/{name}" for name in ("cp", "mkfs", "rm", "clone", "stat", "monitor")]
-ACTIONS += [f"tm/{name}" for name in ("clone", "ln", "mv", "mvds", "delete")]
 # What the interpreter has loaded anyway, and what is built into it.
 CHEAP = {"_signal", "_socket", "posix", "sys", "time", "stub", "__main__"}
 
@@ -37,7 +38,7 @@ def wait_for(true: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("name", ACTIONS)
+@pytest.mark.parametrize("name", sorted(ACTIONS))
 def test_every_action_has_an_executable_with_a_title(name: str) -> None:
     path = CHECKOUT / name.replace("/", "/onelun/")
 
@@ -47,6 +48,27 @@ def test_every_action_has_an_executable_with_a_title(name: str) -> None:
     assert lines[0] == "#!/usr/bin/python3 -IS"
     assert lines[1].startswith('"""')
     assert lines[-1] == f'act("{name}")'
+
+
+def test_the_stub_and_the_frontend_agree_which_actions_copy_and_which_have_a_document() -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import stub; print(*sorted(stub.COPIES));"
+        "print(*sorted((stub.MONITOR, *stub.MIGRATIONS)))"
+    )
+
+    result = subprocess.run(
+        ["/usr/bin/python3", "-IS", "-c", code, str(CHECKOUT / "datastore/onelun")],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+
+    copies, documents = result.stdout.splitlines()
+    assert copies.split() == sorted(COPIES)
+    assert documents.split() == sorted(
+        name for name in ACTIONS if name.startswith("tm/") and takes_stdin(name, ("103",))
+    )
 
 
 def test_the_stub_imports_nothing_but_what_is_built_in(front: FrontEnd) -> None:
