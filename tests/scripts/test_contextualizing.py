@@ -54,9 +54,17 @@ def test_the_cd_has_the_files_under_their_names(front: FrontEnd, release: str, s
     (files / "sub").mkdir(parents=True)
     (files / "a=b \\c").write_text("odd")
     (files / "sub" / "deep").write_text("deep")
+    (files / "-o").write_text("option")
     (tmp_path / "3f1a").write_text("init")
     (tmp_path / "link").symlink_to(tmp_path / "3f1a")
-    given = [str(script), str(files / "a=b \\c"), str(files / "sub"), f"{tmp_path}/3f1a:'init.sh'", f"{tmp_path}/link"]
+    given = [
+        str(script),
+        str(files / "a=b \\c"),
+        str(files / "sub"),
+        str(files / "-o"),
+        f"{tmp_path}/3f1a:'init.sh'",
+        f"{tmp_path}/link",
+    ]
     front.start(release)
 
     for _ in range(2):
@@ -66,6 +74,7 @@ def test_the_cd_has_the_files_under_their_names(front: FrontEnd, release: str, s
         "context.sh": script.read_bytes(),
         "a=b \\c": b"odd",
         "sub/deep": b"deep",
+        "-o": b"option",
         "init.sh": b"init",
         "link": b"init",
     }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
+from pathlib import Path
 
 import pytest
 from tests.scripts.conftest import CLOUD, FrontEnd
 from tests.support.fake_nas import Placement, Volume
+from tests.support.oned import serving
 from tests.support.recorded import RECORDINGS, Recorded, mapped, migration_call
 
+from onelun.driver.api import Api
 from onelun.errors import Busy, CommandFailed, NoReply
 from onelun.model import Kind, Owner
 from onelun.rpc import message as m
@@ -180,6 +184,38 @@ def test_one_disk_that_cannot_be_ended_leaves_none_of_the_others(front: FrontEnd
     front.cloud.failures.clear()
     ok(front.run(call))
     assert (hosts(front), there(front, left)) == ({(stays,)}, [])
+
+
+def test_a_release_that_sends_no_document_has_oned_asked(front: FrontEnd, tmp_path: Path) -> None:
+    with serving(tmp_path) as (server, auth):
+        front.api = Api(server.url, auth)
+        server.documents["vm", 0] = mapped((RECORDINGS / "tm.premigrate.stdin.xml").read_text())
+        front.start("5.4")
+
+        ok(front.run(migration_call("premigrate")._replace(stdin=b"")))
+
+    assert hosts(front) == {(TARGET, SOURCE)}
+
+
+def test_an_action_that_is_given_up_leaves_the_host_without_any_disk(front: FrontEnd) -> None:
+    front.cloud.fail("nas2", m.MapZvol, *[Busy("one-vm-0-2 is busy")] * 99)
+    front.start()
+    process = front.begin(migration_call("premigrate"))
+    assert process.stdin is not None
+    process.stdin.write(migration_call("premigrate").stdin)
+    process.stdin.close()
+    until = time.monotonic() + 10
+    while not any(request.disk == 2 for request in front.cloud.requests(m.MapZvol)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+    process.terminate()
+
+    assert process.wait(20) == 1
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()
+    assert (hosts(front), there(front, TARGET)) == ({(SOURCE,)}, [])
 
 
 def test_a_host_that_does_not_answer_when_the_vm_has_left_it_is_fenced(front: FrontEnd) -> None:

@@ -124,8 +124,8 @@ def _bytes(path: str) -> int:
 
 async def _build(image: str, given: list[_Given]) -> None:
     tool = next((tool for tool in _TOOLS if shutil.which(tool[0], path=command.SEARCH_PATH)), _TOOLS[0])
-    # A graft point is target=path; -f puts what a link leads to on the CD.
-    grafts = [f"{_escaped(file.target)}={_escaped(file.path)}" for file in given]
+    # A graft point is /target=path, never an option; -f puts what a link leads to on the CD.
+    grafts = [f"/{_escaped(file.target)}={_escaped(file.path)}" for file in given]
     options = ("-quiet", "-o", image, "-V", _LABEL, "-J", "-R", "-f", "-graft-points")
     await command.run(*tool, *options, *grafts, timeout_s=_BUILD_S, called=tool[0])
 
