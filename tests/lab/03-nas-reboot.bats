@@ -9,7 +9,7 @@ load writing.bash
 MANY=${ONELUN_LAB_MANY:-24}
 FOREIGN=iqn.2026-11.test.foreign:disk
 
-setup_file() { lab_up --engine lvm; }
+setup_file() { lab_up --engine lvm --finish-s 600 --accept-s 60; }
 teardown_file() { lab_down; }
 
 # held VERB COUNT: map, unmap or delete so many volumes on both nodes.
