@@ -5,7 +5,7 @@ load lab.bash
 load leftovers.bash
 load writing.bash
 
-# Of the attachments that come back; the issue's number is 100.
+# Of the attachments that come back; 100 are worth a run now and then.
 MANY=${ONELUN_LAB_MANY:-24}
 FOREIGN=iqn.2026-11.test.foreign:disk
 
