@@ -12,7 +12,7 @@ bytes_used() { ask nas1 pool_capacity zpool=tank | jq .used_bytes; }
 # grow_and_discard OPTION...
 grow_and_discard() {
 	lab_up "$@"
-	local dir=$DIRECTORY/6 before full
+	local dir=$DIRECTORY/6 before
 	ds 0 mkfs 6 64 PERSISTENT=1 FS=ext4
 	tm 0 ln frontend:nas1/tank/one-6 "host01:$dir/disk.1" 6 102
 	expects 0 node1 sh -ec "mount -o discard $dir/disk.1 /mnt; echo before >/mnt/kept; sync"
@@ -27,8 +27,7 @@ grow_and_discard() {
 
 	before=$(bytes_used)
 	expects 0 node1 sh -ec "dd if=/dev/urandom of=/mnt/big bs=1M count=128 conv=fsync status=none"
-	full=$(bytes_used)
-	((full > before + (100 << 20)))
+	eventually 30 filled "$before"
 	expects 0 node1 sh -ec "rm /mnt/big; sync; fstrim /mnt"
 	eventually 30 returned "$before"
 
@@ -37,6 +36,9 @@ grow_and_discard() {
 	ds 0 rm 6 64 SOURCE=nas1/tank/one-6
 	nothing_left
 }
+
+# filled BYTES: the pool uses what was written since then. ZFS counts a transaction group once it is on disk.
+filled() { (($(bytes_used) > $1 + (100 << 20))); }
 
 # returned BYTES: the pool uses about as little as then.
 returned() { (($(bytes_used) < $1 + (20 << 20))); }

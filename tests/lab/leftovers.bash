@@ -42,7 +42,9 @@ no_volumes() {
 			lvs --noheadings -o lv_name,tags onelun | grep -vE "^ *thin |onelun.state=trash|state.trash"
 		fi
 		if zfs list tank/onelun >/dev/null 2>&1; then
-			zfs list -H -o name -t all -r tank/onelun | grep -vE "^tank/onelun$|/[.]trash-"
+			# Where a volume that was reverted has its older content goes with it, out of the trash too.
+			trash=$(zfs list -H -o name -r tank/onelun | sed -n "s|^tank/onelun/[.]trash-|past-|p")
+			zfs list -H -o name -t all -r tank/onelun | grep -vE "^tank/onelun$|/[.]trash-" | grep -vF "${trash:-past-none}"
 		fi
 		exit 0'
 	empty "$output" "volumes or snapshots on nas1"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,18 @@ LIMIT_S = 3600
 _SUITE_S = 2400
 # A guest starts processes slowly, and an emulated one does everything slowly.
 _TEST_S = 900
+# So much of what a failed part printed is printed again at the end, for who sees only the end of a log.
+_LAST_LINES = 60
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a part ended, and its last lines."""
+
+    name: str
+    status: int
+    took_s: float
+    lines: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ def run_all(wanted: Sequence[str], say: Say) -> bool:
     """Run them and say how each ended; whether all passed."""
     chosen = parts(wanted)
     end = time.monotonic() + LIMIT_S
-    summary: list[tuple[Part, int, float]] = []
+    summary: list[Ended] = []
     running: set[subprocess.Popen[str]] = set()
     cores: SimpleQueue[int] = SimpleQueue()
     for core in (available := sorted(os.sched_getaffinity(0))):
@@ -88,10 +101,13 @@ def run_all(wanted: Sequence[str], say: Say) -> bool:
     finally:
         for lab in record.abandoned():
             down(lab)
+    for part in summary:
+        if part.status:
+            print(f"\n== the end of {part.name}", *part.lines, sep="\n")
     print()
-    for part, status, took in summary:
-        print(f"{part.name:24} {'passed' if status == 0 else f'FAILED ({status})'} in {took:.0f} s")
-    failed = [part.name for part, status, _ in summary if status]
+    for part in summary:
+        print(f"{part.name:24} {'passed' if part.status == 0 else f'FAILED ({part.status})'} in {part.took_s:.0f} s")
+    failed = [part.name for part in summary if part.status]
     print(
         f"scripts/lab test: FAILED: {', '.join(failed)}" if failed else "scripts/lab test: everything passed",
         flush=True,
@@ -112,7 +128,7 @@ def _ended_early(running: set[subprocess.Popen[str]]) -> Iterator[None]:
 
 def _run(
     part: Part, end: float, say: Say, running: set[subprocess.Popen[str]], cores: SimpleQueue[int]
-) -> tuple[Part, int, float]:
+) -> Ended:
     """Run one part on a core of its own, its output line by line with its name before it; killed when the time is over."""
     core = cores.get()
     started = time.monotonic()
@@ -132,10 +148,12 @@ def _run(
     )
     assert child.stdout is not None
     running.add(child)
+    lines: deque[str] = deque(maxlen=_LAST_LINES)
     for line in child.stdout:
         print(f"{part.name}: {line}", end="", flush=True)
+        lines.append(line.rstrip("\n"))
     status = child.wait()
     running.discard(child)
     cores.put(core)
     say(f"== {part.name} {'passed' if status == 0 else 'FAILED'}")
-    return part, status, time.monotonic() - started
+    return Ended(part.name, status, time.monotonic() - started, lines)
