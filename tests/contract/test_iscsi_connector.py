@@ -672,6 +672,20 @@ async def test_a_dead_session_that_nobody_uses_is_made_anew(iscsi: OpenIscsiLab,
     assert len(sessions("node1")) == len(before)
 
 
+async def test_a_target_that_is_late_with_an_answer_keeps_its_session(
+    iscsi: OpenIscsiLab, node1: IscsiConnector
+) -> None:
+    export = iscsi.offer("one-1", "node1")
+    device = await node1.connect(export)
+    before = sessions("node1")
+    with paused(iscsi.pid):
+        again = asyncio.create_task(node1.connect(export))
+        await asyncio.sleep(7)
+
+    assert await again == device
+    assert sessions("node1") == before
+
+
 # Disconnecting from what is dead
 
 
@@ -818,10 +832,13 @@ async def test_a_record_that_would_log_in_at_boot_is_named(iscsi: OpenIscsiLab, 
 
 
 class paused:  # noqa: N801 - it reads as a word in `with`
-    """iscsid does nothing for a while, as when it hangs."""
+    """iscsid, or another process, does nothing for a while, as when it hangs."""
+
+    def __init__(self, pid: int | None = None) -> None:
+        self.given = pid
 
     def __enter__(self) -> None:
-        pid = iscsid_pid()
+        pid = self.given or iscsid_pid()
         assert pid is not None
         self.pid = pid
         os.kill(pid, signal.SIGSTOP)

@@ -136,6 +136,11 @@ class TgtLab(Lab):
         self._tids: dict[str, int] = {}
         self._next = 1
 
+    @property
+    def pid(self) -> int | None:
+        """Of tgtd."""
+        return self._tgtd.pid
+
     def connector(self, host: str) -> Connector:
         return UserspaceConnector(f"{self.directory}/{host}", node=host)
 

@@ -161,18 +161,25 @@ class IscsiConnector(Connector):
         return device
 
     async def _healthy(self, session: Session, export: Export, portal: Portal) -> str | None:
-        """The device of a session that is up and as `export` asks. Raises Conflict when it is another volume."""
-        disk = self._sessions.disk(session, export.lun)
-        if disk is None or not usable(session, disk) or not self._fits(session, export, portal):
-            return None
-        try:
-            return await self._verified(session, disk, export)
-        except Conflict:
-            await self._sessions.clear_unused(session)
-            raise
-        except Unreachable as error:
-            log.info("connect node=%s target=%s dead=%s", self._node, export.iqn, error)
-            return None
+        """The device of a session that is up and as `export` asks. Raises Conflict when it is another volume.
+
+        It is asked twice before it counts as dead: a busy host may be late with a question, and to make the session anew
+        takes the device from whoever is about to open it.
+        """
+        for _ in range(2):
+            if not self._sessions.is_up(session.number):
+                return None
+            disk = self._sessions.disk(session, export.lun)
+            if disk is None or not usable(session, disk) or not self._fits(session, export, portal):
+                return None
+            try:
+                return await self._verified(session, disk, export)
+            except Conflict:
+                await self._sessions.clear_unused(session)
+                raise
+            except Unreachable as error:
+                log.info("connect node=%s target=%s silent=%s", self._node, export.iqn, error)
+        return None
 
     async def _awaited(self, session: Session, export: Export) -> str:
         """The device of a session that may be down now and stays, because somebody has a disk of it open."""
