@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 
 import pytest
 from tests.support.lab import sources
+from tests.support.lab.apart import fork_inside
 from tests.support.lab.calls import _HEADER, _Answer
 from tests.support.lab.machine import Guest, machine
 from tests.support.lab.place import CHECKOUT, GUESTS, IDS, Lab, LabError, mac
 from tests.support.lab.root import PACKAGES, requirements
 from tests.support.lab.suites import parts
+from tests.support.requires import requires
 
 ONE_LINE = """\
 # deb http://commented.example/debian bookworm main
@@ -139,3 +143,32 @@ def test_all_bats_files_and_suites_run_without_a_word_and_only_what_is_named_oth
     assert [part.name for part in parts([here])] == ["00-engines.bats"]
     with pytest.raises(LabError, match=r"there is no x\.bats"):
         parts(["x.bats"])
+
+
+def test_who_forks_into_a_lab_stays_outside_and_can_end_it() -> None:
+    requires("root")
+    with subprocess.Popen(["unshare", "--mount", "--pid", "--kill-child", "--mount-proc", "sleep", "60"]) as unshare:
+        try:
+            holder = first_child(unshare.pid)
+            outside = os.readlink("/proc/self/ns/mnt")
+
+            child = fork_inside(holder)
+            if child == 0:
+                os._exit(7 if os.readlink("/proc/self/ns/mnt") == os.readlink("/proc/1/ns/mnt") != outside else 1)
+
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            assert os.readlink("/proc/self/ns/mnt") == outside
+        finally:
+            unshare.kill()
+
+
+def first_child(pid: int) -> int:
+    end = time.monotonic() + 10
+    while True:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            if (children := file.read().split()) and os.path.exists(f"/proc/{children[0]}/ns/mnt"):
+                with open(f"/proc/{children[0]}/comm") as comm:
+                    if comm.read().strip() == "sleep":
+                        return int(children[0])
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
 
@@ -72,12 +73,25 @@ def wait_for(child: int) -> int:
 
 
 def fork_inside(pid: int) -> int:
-    """Fork into the namespaces of process `pid`; returns the child's pid, and 0 in the child, which dies with us."""
-    _enter(pid)
+    """Fork into the namespaces of process `pid`; returns the pid of a child that ends as the one inside does, and 0 inside.
+
+    It dies with us. We ourselves stay where we are, with a view of all processes and of our own mounts.
+    """
     child = os.fork()
-    if child == 0:
+    if child:
+        return child
+    _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        _enter(pid)
+    except (OSError, LabError) as error:
+        print(f"scripts/lab: the namespaces of process {pid} cannot be entered: {error}", file=sys.stderr)
+        os._exit(1)
+    inside = os.fork()
+    if inside == 0:
         _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
-    return child
+        return 0
+    status = wait_for(inside)
+    os._exit(status if status >= 0 else 128 - status)
 
 
 def _enter(pid: int) -> None:
