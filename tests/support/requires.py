@@ -37,6 +37,7 @@ _PACKAGES = {
     "zpool": "zfsutils-linux",
     "udevadm": "udev",
     "strace": "strace",
+    "xorriso": "xorriso",
 }
 _PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GUEST = "guest"

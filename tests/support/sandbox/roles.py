@@ -13,11 +13,14 @@ from tests.support.sandbox.targets import PORT, tgt_control
 Settings = dict[str, object]
 
 
-def write_configurations(place: Place, urls: dict[str, str], limits: Settings) -> None:
-    """One file a role, readable by its user alone; `urls` has the broker's URL for each broker user."""
+def write_configurations(place: Place, urls: dict[str, str], limits: Settings, frontend: Settings) -> None:
+    """One file a role, readable by its user alone; `urls` has the broker's URL for each broker user.
+
+    `limits` and `frontend` are settings that are otherwise than usual.
+    """
     roles: dict[str, tuple[str, Settings]] = {NAS: (f"nas.{NAS}", {"nas": _nas(place)})}
     roles |= {node: (f"compute.{node}", {"compute": _compute(place, node)}) for node in NODES}
-    roles["frontend"] = ("frontend", {"frontend": _frontend(place)})
+    roles["frontend"] = ("frontend", {"frontend": _frontend(place) | frontend})
     for role, (user, settings) in roles.items():
         uid = place.frontend_uid if role == "frontend" else 0
         _write(place, role, {"broker": {"url": urls[user]}, "limits": limits, **settings}, uid)

@@ -30,10 +30,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Variant:
-    """What of a sandbox may be otherwise: settings of [limits], and a filesystem of its own (xfs, btrfs) for the pool."""
+    """What of a sandbox may be otherwise: settings of [limits] and [frontend], and a filesystem (xfs, btrfs) for the pool."""
 
     limits: dict[str, object] = field(default_factory=dict)
     pool_on: str | None = None
+    frontend: dict[str, object] = field(default_factory=dict)
 
 
 PLAIN = Variant()
@@ -80,7 +81,7 @@ def _build(place: Place, say: Say, variant: Variant) -> None:
         start_tgtd(place, hosts[NAS].pid)
         say("hosts and tgtd are up")
         users = urls.result()
-    write_configurations(place, users, variant.limits)
+    write_configurations(place, users, variant.limits, variant.frontend)
     record.write(place, url=users["frontend"])
     say("broker answers")
     _make_command(place)
