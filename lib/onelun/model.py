@@ -99,6 +99,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     used_bytes: int = 0
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """What a volume takes of its pool, in bytes, and beside that, by name, what each of its snapshots alone holds."""
+
+    used_bytes: int
+    snapshots: dict[str, int] = {}
+
+
 class Capacity(msgspec.Struct, frozen=True):
     """What a pool can really give. `free_bytes` may be less than total minus used (reservations, snapshots)."""
 

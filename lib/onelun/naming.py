@@ -102,6 +102,12 @@ def snapshot_name(snapshot_id: int) -> str:
     return f"{_SNAPSHOT}{snapshot_id}"
 
 
+def snapshot_id(name: str) -> int | None:
+    """The id by which OpenNebula calls the snapshot of that name; None when it is none of OpenNebula's."""
+    number = name.removeprefix(_SNAPSHOT)
+    return int(number) if number != name and number.isascii() and number.isdigit() else None
+
+
 def is_snapshot_of_opennebula(name: str) -> bool:
     """Whether a snapshot of that name is one of OpenNebula's, and not one that onelun keeps for itself."""
     return name.startswith(_SNAPSHOT)

@@ -6,7 +6,7 @@ import time
 
 import msgspec
 import pytest
-from tests.support.pools import DISK, MIB, OTHER_AGENT, cloned, names, new, ready, silent
+from tests.support.pools import DISK, IMAGE, MIB, OTHER_AGENT, cloned, names, new, ready, silent
 
 from onelun.errors import Conflict, NotFound, Rejected
 from onelun.model import Attachment, State
@@ -152,6 +152,26 @@ async def test_a_snapshot_holds_what_the_volume_has_changed_since(pool):
         assert (taken.used_bytes < MIB) == pool.shares
     assert 15 * MIB < kept.used_bytes < 20 * MIB
     assert await pool.backend.usage(volume) > 31 * MIB
+
+
+async def test_what_all_visible_volumes_take_is_told_at_once(pool):
+    volume = await ready(pool, "one-1", size=16 * MIB, content=os.urandom(8 * MIB))
+    empty = await ready(pool, "one-2", size=16 * MIB)
+    await pool.backend.create("one-3", new(), MIB, IMAGE)
+    await pool.backend.trash(await ready(pool, "one-4"))
+    await pool.backend.snapshot(volume, "s1")
+    await pool.write(volume, 0, os.urandom(8 * MIB))
+    await pool.backend.snapshot(volume, "s2")
+    pool.settle()
+
+    told = await pool.backend.usages()
+
+    assert set(told) == {volume.uuid, empty.uuid}
+    assert 8 * MIB <= told[volume.uuid].used_bytes < 9 * MIB
+    assert told[empty.uuid].used_bytes < MIB
+    assert told[empty.uuid].snapshots == {}
+    assert told[volume.uuid].snapshots == {s.name: s.used_bytes for s in await pool.backend.snapshots(volume)}
+    assert told[volume.uuid].snapshots["s1"] > 7 * MIB
 
 
 async def test_another_agents_pool_has_no_snapshot_changed(pool):

@@ -58,6 +58,7 @@ class Cloud:
         self.hang: asyncio.Event | None = None
         self.cancelled: list[str] = []
         self.frozen: dict[str, str | None] = {}  # guest → why it cannot be frozen
+        self.silent_pools: dict[str, dict[str, str]] = {}  # NAS → pool → why it does not tell
         self.portal = ("127.0.0.1", 1)
 
     def fail(self, node: str, kind: type[Request], *errors: OnelunError) -> None:
@@ -167,6 +168,22 @@ class Cloud:
         used = sum(v.size for key, v in self.volumes.items() if key[:2] == (nas, pool))
         free = self.free[nas, pool] - used
         return m.PoolCapacityIs(total_bytes=self.free[nas, pool], used_bytes=used, free_bytes=max(0, free))
+
+    def list_disks(self, nas: str, r: m.ListDisks) -> Reply:
+        body = [
+            {
+                "vm": vm,
+                "disk": disk,
+                "path": p.path,
+                "zpool": p.source[1],
+                "zvol": p.source[2],
+                "used_bytes": self.volumes[p.source].size,
+                "snapshots": dict.fromkeys(self.volumes[p.source].snapshots, 1 << 20),
+            }
+            for (vm, disk), p in self.placements.items()
+            if p.source[0] == nas and p.source in self.volumes
+        ]
+        return m.DiskList(body=body, failed=self.silent_pools.get(nas, {}))
 
     def find_placements(self, nas: str, r: m.FindPlacements) -> Reply:
         body = [

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from onelun.driver import disk_sizes
 from onelun.driver.document import ActionData, Image
 from onelun.driver.filesystems import check_format, parse_filesystem
 from onelun.driver.pools import Pool, choose, pools_of, system_pools
@@ -65,9 +66,24 @@ async def monitor(run: Run) -> str:
 
 
 async def monitor_system(run: Run) -> str:
-    """As monitor, of a system datastore, whose pools may be those of the configuration."""
-    datastore = ActionData(run.arguments.document or b"").datastore()
-    return await _capacity(run, system_pools(run, datastore, str(datastore.id)))
+    """As monitor, of a system datastore, whose pools may be those of the configuration.
+
+    When oned asks for them, the sizes of its VMs' disks go another way meanwhile, as far as NASes tell them.
+    """
+    data = ActionData(run.arguments.document or b"")
+    datastore = data.datastore()
+    pools = system_pools(run, datastore, str(datastore.id))
+    if not data.monitors_disks():
+        return await _capacity(run, pools)
+    # The one's failure does not end the other: of a NAS that is away only its own disks are not told.
+    capacity, told = await asyncio.gather(
+        _capacity(run, pools), disk_sizes.tell(run, datastore.id, pools), return_exceptions=True
+    )
+    for outcome in (told, capacity):
+        if isinstance(outcome, BaseException):
+            raise outcome
+    assert isinstance(capacity, str)
+    return capacity
 
 
 async def _capacity(run: Run, pools: list[Pool]) -> str:

@@ -120,6 +120,10 @@ class ActionData:
             saves=_number_or_none(element, "TEMPLATE/SAVED_IMAGE_ID"),
         )
 
+    def monitors_disks(self) -> bool:
+        """Whether this monitoring of a system datastore is to tell the sizes of its VMs' disks."""
+        return _text(self._root, "MONITOR_VM_DISKS").strip() == "1"
+
     def path(self) -> str:
         """IMAGE/PATH alone: all that `stat` gets of an image."""
         return _needed(_child(self._root, "IMAGE"), "PATH").strip()

@@ -103,6 +103,7 @@ class NasAgent:
             m.AbortImport: self._imports.abort,
             m.ListZvols: self._listing.zvols,
             m.FindPlacements: self._listing.placements,
+            m.ListDisks: self._listing.disks,
             m.PoolCapacity: self._listing.capacity,
             m.InitializeConnection: self._connections.initialize,
             m.TerminateConnection: self._connections.terminate,

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import Any
 
-from onelun.model import State, Volume
+from onelun.deadline import Deadline
+from onelun.errors import OnelunError, Stalled
+from onelun.model import State, Usage, Volume
 from onelun.naming import checked_name
 from onelun.nas.catalogue import Catalogue
 from onelun.nas.ownership import is_disk_of
 from onelun.nas.pools import Pools
 from onelun.rpc.job import Job
-from onelun.rpc.message import FindPlacements, ListZvols, PlacementList, PoolCapacity, PoolCapacityIs, ZvolList
+from onelun.rpc.message import (
+    DiskList,
+    FindPlacements,
+    ListDisks,
+    ListZvols,
+    PlacementList,
+    PoolCapacity,
+    PoolCapacityIs,
+    ZvolList,
+)
+
+log = logging.getLogger(__name__)
+
+# What one pool may take to tell what its volumes take; who asks waits for all of them.
+_USAGE_S = 20.0
 
 
 class Listing:
-    """list_zvols, find_placements and pool_capacity."""
+    """list_zvols, find_placements, list_disks and pool_capacity."""
 
     def __init__(self, pools: Pools, catalogue: Catalogue) -> None:
         self._pools = pools
@@ -65,12 +83,50 @@ class Listing:
             ]
         return PlacementList(body=body)
 
+    async def disks(self, request: ListDisks, job: Job) -> DiskList:
+        """What each placed disk of a cloud takes. A pool that fails, or hangs, takes only its own disks with it."""
+        placed = self._catalogue.placements(cloud=request.cloud)
+        asked = list(dict.fromkeys(one.pool for one in placed))
+        told = await asyncio.gather(*(self._usages(pool, job.deadline) for pool in asked), return_exceptions=True)
+        used: dict[str, Usage] = {}
+        failed: dict[str, str] = {}
+        for pool, answer in zip(asked, told, strict=True):
+            if isinstance(answer, OnelunError):
+                log.warning("disks pool=%s failed=%s", pool, answer)
+                failed[pool] = answer.sentence
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                used.update(answer)
+        body = [
+            {
+                "vm": one.vm,
+                "disk": one.disk,
+                "path": one.path,
+                "zpool": one.pool,
+                "zvol": one.zvol,
+                "used_bytes": used[one.uuid].used_bytes,
+                "snapshots": used[one.uuid].snapshots,
+            }
+            for one in placed
+            if one.uuid in used
+        ]
+        return DiskList(body=body, failed=failed)
+
     async def capacity(self, request: PoolCapacity, job: Job) -> PoolCapacityIs:
         """What a pool can give below its high-water mark."""
         backend = self._pools.backend(request.zpool)
         found = await backend.capacity()
         room = max(0, self._pools.room(backend.pool, found))
         return PoolCapacityIs(total_bytes=found.total_bytes, used_bytes=found.used_bytes, free_bytes=room)
+
+    async def _usages(self, pool: str, deadline: Deadline) -> dict[str, Usage]:
+        """What the pool's volumes take. Raises Stalled when it does not tell in time."""
+        try:
+            async with asyncio.timeout(deadline.earlier(_USAGE_S).left_s()):
+                return await self._pools.backend(pool).usages()
+        except TimeoutError:
+            raise Stalled(f"pool {pool} did not tell what its volumes take within {_USAGE_S:g} s") from None
 
     def _unplaced(self, volume: Volume, request: FindPlacements) -> dict[str, Any]:
         rows = self._catalogue.attachments(uuid=volume.uuid)

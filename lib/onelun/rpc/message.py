@@ -57,7 +57,16 @@ from onelun.rpc.to_nas.imports import (
     ZvolImporting,
     ZvolReadable,
 )
-from onelun.rpc.to_nas.listing import FindPlacements, ListZvols, PlacementList, PoolCapacity, PoolCapacityIs, ZvolList
+from onelun.rpc.to_nas.listing import (
+    DiskList,
+    FindPlacements,
+    ListDisks,
+    ListZvols,
+    PlacementList,
+    PoolCapacity,
+    PoolCapacityIs,
+    ZvolList,
+)
 from onelun.rpc.to_nas.mapping import DiskRemoved, MapZvol, RemoveDisk, UnmapZvol, ZvolMapped, ZvolUnmapped
 from onelun.rpc.to_nas.snapshots import (
     CopyZvol,
@@ -110,6 +119,7 @@ __all__ = [
     "DevGrown",
     "DevList",
     "DirList",
+    "DiskList",
     "DiskRemoved",
     "Entry",
     "EntryPut",
@@ -132,6 +142,7 @@ __all__ = [
     "InitializeConnection",
     "ListDev",
     "ListDir",
+    "ListDisks",
     "ListSnapshots",
     "ListZvols",
     "MapZvol",
@@ -221,6 +232,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(CopyZvol, ZvolCopied, "nas", copies=True),
     Verb(RemoveDisk, DiskRemoved, "nas"),
     Verb(FindPlacements, PlacementList, "nas", journaled=False),
+    Verb(ListDisks, DiskList, "nas", journaled=False),
     Verb(PoolCapacity, PoolCapacityIs, "nas", journaled=False),
     Verb(InitializeConnection, ConnectionInitialized, "nas"),
     Verb(TerminateConnection, ConnectionTerminated, "nas"),

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from onelun.model import Capacity, Owner, Snapshot, Volume
+from onelun.model import Capacity, Owner, Snapshot, Usage, Volume
 
 Progress = Callable[[int, int], None]
 # What a volume is to say of itself, made of what it says.
@@ -187,3 +187,7 @@ class Backend(ABC):
     @abstractmethod
     async def usage(self, volume: Volume) -> int:
         """The bytes that the volume takes from the pool, with its snapshots."""
+
+    @abstractmethod
+    async def usages(self) -> dict[str, Usage]:
+        """What every visible volume takes, by UUID, read for all of them at once; what others share is counted as by `usage`."""

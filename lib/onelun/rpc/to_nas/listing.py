@@ -35,6 +35,22 @@ class PlacementList(Reply, tag="placement_list", frozen=True):
     body: list[dict[str, Any]]
 
 
+class ListDisks(Request, tag="list_disks", frozen=True):
+    """What the disks of a cloud's VMs take of this NAS's pools: all of them at once. A pool that fails leaves the others."""
+
+    cloud: str
+
+
+class DiskList(Reply, tag="disk_list", frozen=True):
+    """`body` has one object a disk: vm, disk, path, zpool, zvol, used_bytes, snapshots (name → bytes that it alone holds).
+
+    `failed` says of each pool that could not tell why, in a sentence.
+    """
+
+    body: list[dict[str, Any]]
+    failed: dict[str, str]
+
+
 class PoolCapacity(Request, tag="pool_capacity", frozen=True):
     """What a pool can give."""
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from onelun.ending import to_its_end
-from onelun.model import Capacity, Owner, Snapshot, State, Volume
+from onelun.model import Capacity, Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Change, Progress
 from onelun.nas.backends.file.directory import PoolDirectory
@@ -160,6 +160,10 @@ class FileBackend(Backend):
     async def usage(self, volume: Volume) -> int:
         """See the base. Blocks that clones share are counted for each of them."""
         return await self._run(lambda: self._steps.usage(volume))
+
+    async def usages(self) -> dict[str, Usage]:
+        """See the base. Blocks that clones share are counted for each of them."""
+        return await self._run(self._steps.usages)
 
     async def _run(self, step: Callable[[], _Result], stop: threading.Event | None = None) -> _Result:
         """Run a step in a thread. Cancelled, it returns when the step has ended; one that can stop early is told to `stop`."""

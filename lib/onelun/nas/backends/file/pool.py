@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from onelun.errors import Conflict, NotFound
-from onelun.model import Owner, Snapshot, State, Volume
+from onelun.model import Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Change, Progress
 from onelun.nas.backends.file.copying import copy_sparse, exchange, rename_new, share_blocks
@@ -183,6 +183,18 @@ class FilePool:
                 told = [os.stat(name, dir_fd=directory, follow_symlinks=False) for name in names]
         # stat(2): st_blocks counts units of 512 bytes, whatever the filesystem's block is.
         return sum(each.st_blocks * 512 for each in told)
+
+    def usages(self) -> dict[str, Usage]:
+        """What every visible volume takes. One that goes meanwhile is left out."""
+        found = {}
+        with self._directory.root() as root:
+            for entry in self._tree.entries(root):
+                if entry.directory == entry.volume.name:
+                    with contextlib.suppress(FileNotFoundError), self._tree.opened(root, entry.directory) as directory:
+                        told = os.stat(DATA_FILE, dir_fd=directory, follow_symlinks=False)
+                        snapshots = {one.name: one.used_bytes for one in self.snapshots.in_directory(directory)}
+                        found[entry.volume.uuid] = Usage(told.st_blocks * 512, snapshots)
+        return found
 
     def activate(self, volume: Volume) -> Volume:
         """See that the data is the volume's, and return the volume as it is now."""

@@ -68,8 +68,12 @@ class FileSnapshots:
         with self._directory.root() as root:
             entry = self._tree.present(root, volume)
             with self._tree.opened(root, entry.directory) as directory:
-                found = [self._measured(directory, snapshot) for snapshot in _all(directory)]
+                found = self.in_directory(directory)
         return sorted(found, key=lambda snapshot: (snapshot.made_at, snapshot.name))
+
+    def in_directory(self, directory: int) -> list[Snapshot]:
+        """The snapshots in an open volume directory."""
+        return [self._measured(directory, snapshot) for snapshot in _all(directory)]
 
     def of(self, root: int, volume: Volume, name: str) -> Snapshot:
         """The volume's snapshot of that name. Raises NotFound without the one or the other."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from onelun.errors import Busy, NotFound, OnelunError, Rejected
-from onelun.model import Capacity, Owner, Snapshot, Volume
+from onelun.model import Capacity, Owner, Snapshot, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Change, Progress
 from onelun.nas.backends.lvm.check import look
@@ -213,6 +213,10 @@ class LvmBackend(Backend):
     async def usage(self, volume: Volume) -> int:
         """See the base. Blocks that clones share are counted for each of them; a walk through the pool's metadata tells it."""
         return await self._usage.of(volume)
+
+    async def usages(self) -> dict[str, Usage]:
+        """See the base. One walk through the pool's metadata tells all of it."""
+        return await self._usage.all()
 
     async def _alone(self, step: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         return await self._pool.lvm.alone(step)

@@ -11,8 +11,9 @@ import msgspec
 
 from onelun import command
 from onelun.errors import ProtocolError
-from onelun.model import Snapshot, Volume
+from onelun.model import Snapshot, Usage, Volume
 from onelun.nas.backends import rules
+from onelun.nas.backends.lvm.listing import VISIBLE
 from onelun.nas.backends.lvm.thinpool import ThinPool
 
 _DMSETUP_S = 30.0
@@ -52,6 +53,17 @@ class LvmUsage:
         kept = found.snapshots.get(volume.uuid, [])
         taken = await self._walk(*(each.lv for each in kept)) if kept else {}
         return [msgspec.structs.replace(each.facts.snapshot, used_bytes=taken[each.lv].alone) for each in kept]
+
+    async def all(self) -> dict[str, Usage]:
+        """What every visible volume maps, and what each snapshot of it alone holds, by the volume's UUID."""
+        found = await self._pool.listing()
+        volumes = {uuid: entry.lv for uuid, entry in found.volumes.items() if entry.volume.state in VISIBLE}
+        kept = {uuid: found.snapshots.get(uuid, []) for uuid in volumes}
+        taken = await self._walk(*volumes.values(), *(one.lv for each in kept.values() for one in each))
+        return {
+            uuid: Usage(taken[lv].mapped, {one.facts.snapshot.name: taken[one.lv].alone for one in kept[uuid]})
+            for uuid, lv in volumes.items()
+        }
 
     async def _walk(self, *lvs: str) -> dict[str, Taken]:
         """What each LV takes; one that is gone meanwhile takes nothing."""

@@ -11,7 +11,7 @@ import time
 import msgspec
 
 from onelun.errors import Conflict, NotFound, Rejected
-from onelun.model import Capacity, Owner, Snapshot, State, Volume
+from onelun.model import Capacity, Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Change, Progress
 from onelun.nas.backends.memory.blocks import bytes_of
@@ -216,6 +216,16 @@ class MemoryBackend(Backend):
     async def usage(self, volume: Volume) -> int:
         """See the base."""
         return bytes_of(self._shelf.present(volume).layers())
+
+    async def usages(self) -> dict[str, Usage]:
+        """See the base."""
+        return {
+            uuid: Usage(
+                bytes_of([kept.blocks]), {name: self._shelf.measured(m).used_bytes for name, m in kept.moments.items()}
+            )
+            for uuid, kept in self._shelf.by_uuid.items()
+            if kept.visible()
+        }
 
     def read(self, volume: Volume, offset: int, length: int) -> bytes:
         """The content, as an initiator would read it."""

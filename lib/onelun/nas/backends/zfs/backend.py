@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from onelun.ending import to_its_end
 from onelun.errors import NotFound
-from onelun.model import Capacity, Owner, Snapshot, State, Volume
+from onelun.model import Capacity, Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Change, Progress
 from onelun.nas.backends.zfs.building import Builder, rounded
@@ -200,6 +200,10 @@ class ZfsBackend(Backend):
         entry = await self._present(volume)
         pasts = (await self._tree.look(*entry.pasts)).entries.values() if entry.pasts else ()
         return sum(one.facts.number("used") for one in (entry, *pasts))
+
+    async def usages(self) -> dict[str, Usage]:
+        """See the base. Blocks that a clone shares with its origin are the origin's."""
+        return await self._snapshots.usages()
 
     async def _present(self, volume: Volume) -> Entry:
         entry = (await self._seek(volume)).by_uuid(volume.uuid)

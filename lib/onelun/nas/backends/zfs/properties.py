@@ -32,7 +32,7 @@ SERIAL = _POOLS + "serial"
 _NONE = "-"
 
 COLUMNS = (
-    *("type", "volsize", "used", "available", "quota", "origin", "readonly", "volmode", "keystatus"),
+    *("type", "volsize", "used", "usedbydataset", "available", "quota", "origin", "readonly", "volmode", "keystatus"),
     *(AGENT, CLOUD, SERIAL),
     *(_OURS + name for name in _NAMES),
 )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from onelun.model import Snapshot, Volume
+from onelun.model import Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.zfs.building import Builder
 from onelun.nas.backends.zfs.command import Dependents, Missing, Present, Zfs
@@ -56,6 +56,27 @@ class Snapshots:
                 made = Snapshot(snapshot.removeprefix(SNAP), float(creation), int(size), int(used))
                 found.append((int(txg), Kept(path.removeprefix(f"{self._zfs.dataset}/"), made)))
         return [kept for _, kept in sorted(found, key=lambda pair: pair[0])]
+
+    async def usages(self) -> dict[str, Usage]:
+        """What every visible volume takes, by UUID: two listings, whatever their number."""
+        entries = await self._tree.entries()
+        snapshots: dict[str, dict[str, int]] = {}
+        text = await self._zfs.run(
+            "list", "-Hp", "-t", "snapshot", "-r", "-d", "2", "-o", "name,used", self._zfs.dataset
+        )
+        for name, used in (line.split("\t") for line in text.splitlines()):
+            path, _, snapshot = name.partition("@")
+            if snapshot.startswith(SNAP):
+                leaf = path.removeprefix(f"{self._zfs.dataset}/")
+                snapshots.setdefault(leaf, {})[snapshot.removeprefix(SNAP)] = int(used)
+        return {
+            entry.volume.uuid: Usage(
+                entry.facts.number("usedbydataset"),
+                {name: used for leaf in (*entry.pasts, entry.leaf) for name, used in snapshots.get(leaf, {}).items()},
+            )
+            for entry in entries
+            if entry.volume is not None and entry.volume.state in (State.READY, State.DELETING)
+        }
 
     async def one(self, entry: Entry, name: str) -> Kept | None:
         """The volume's snapshot of that name."""
