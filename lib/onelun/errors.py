@@ -55,6 +55,12 @@ class OutOfSpace(Rejected):
     code = "out_of_space"
 
 
+class InMaintenance(Rejected):
+    """An operator has said that nothing new is to be placed in the pool; another pool may take it."""
+
+    code = "maintenance"
+
+
 class Busy(OnelunError):
     """Somebody else is at it; asking again later may work."""
 

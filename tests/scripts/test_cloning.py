@@ -125,6 +125,17 @@ def test_in_one_pool_the_storage_clones(front: FrontEnd) -> None:
     assert front.cloud.requests(m.ReadZvol) == []
 
 
+def test_an_image_of_a_pool_in_maintenance_is_copied_to_another_pool(front: FrontEnd) -> None:
+    image(front, "nas2/tank/one-3")
+    front.cloud.maintenance["nas2", "tank"] = "pool tank is in maintenance: nothing new is placed there"
+    front.start()
+
+    stdout, _, status = front.run(call("nas2/tank/one-3"))
+
+    assert (stdout, status) == (f"{MADE} raw\n", 0)
+    assert front.cloud.file(MADE).read_bytes() == content()
+
+
 @pytest.mark.parametrize("format_", ["raw", "qcow2"])
 def test_an_image_of_a_datastore_of_files_is_copied(front: FrontEnd, format_: str) -> None:
     directory = front.datastores / "1"

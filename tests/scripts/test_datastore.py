@@ -132,6 +132,27 @@ def test_monitor_of_half_the_pools_is_an_error(front: FrontEnd) -> None:
     assert failed(front.run(datastore_call("6.10", "monitor"))) == "cannot monitor datastore 102: nobody serves nas2\n"
 
 
+def test_a_pool_in_maintenance_has_no_room_and_takes_no_image(front: FrontEnd) -> None:
+    front.cloud.maintenance["nas1", "tank"] = "pool tank is in maintenance: nothing new is placed there"
+    front.start("6.10")
+
+    assert front.run(datastore_call("6.10", "monitor"))[0] == "USED_MB=0\nTOTAL_MB=204800\nFREE_MB=102400\n"
+    stdout, _, status = front.run(datastore_call("6.10", "mkfs"))
+
+    assert (stdout.split("/")[0], status) == ("nas2", 0)
+
+
+def test_where_all_pools_are_in_maintenance_a_sentence_says_so(front: FrontEnd) -> None:
+    for nas in ("nas1", "nas2"):
+        front.cloud.maintenance[nas, "tank"] = "pool tank is in maintenance (new disks): nothing new is placed there"
+    front.start("6.10")
+
+    told = failed(front.run(datastore_call("6.10", "mkfs")))
+
+    assert "on nas1, pool tank is in maintenance (new disks): nothing new is placed there; on nas2, pool tank" in told
+    assert front.cloud.names() == []
+
+
 @pytest.mark.parametrize(("taken", "chosen"), [({"nas1": 1}, "nas2"), ({"nas2": 1}, "nas1"), ({}, "nas1")])
 def test_an_image_goes_to_the_pool_with_the_most_room_or_else_to_the_first(
     front: FrontEnd, taken: dict[str, int], chosen: str

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onelun.deadline import Deadline
-from onelun.errors import Conflict, NotFound, OnelunError, Rejected, Unreachable
+from onelun.errors import Conflict, InMaintenance, NotFound, OnelunError, Rejected, Unreachable
 from onelun.model import Kind, Owner
 from onelun.rpc import message as m
 from onelun.rpc.schema import Reply, Request
@@ -59,6 +59,7 @@ class Cloud:
         self.cancelled: list[str] = []
         self.frozen: dict[str, str | None] = {}  # guest → why it cannot be frozen
         self.silent_pools: dict[str, dict[str, str]] = {}  # NAS → pool → why it does not tell
+        self.maintenance: dict[tuple[str, str], str] = {}  # (NAS, pool) → the sentence that says so
         self.portal = ("127.0.0.1", 1)
 
     def fail(self, node: str, kind: type[Request], *errors: OnelunError) -> None:
@@ -112,11 +113,17 @@ class Cloud:
             raise NotFound(f"{nas} has no pool {pool}")
         return pool
 
+    def _admits(self, nas: str, pool: str) -> None:
+        if (nas, pool) in self.maintenance:
+            raise InMaintenance(self.maintenance[nas, pool])
+
     def create_zvol(self, nas: str, r: m.CreateZvol) -> Reply:
         key = (nas, self._pool(nas, r.zpool), r.zvol)
         found = self.volumes.get(key)
         if found is not None and (found.size, found.owner) != (r.size_bytes, r.owner):
             raise Conflict(f"{r.zvol} exists in pool {r.zpool} already")
+        if found is None:
+            self._admits(nas, r.zpool)
         volume = self.volumes.setdefault(key, Volume(r.size_bytes, r.owner, filesystem=r.filesystem))
         return m.ZvolCreated(uuid=volume.uuid, size_bytes=volume.size)
 
@@ -128,6 +135,8 @@ class Cloud:
         found = self.volumes.get(key)
         if found is not None and found.owner != r.owner:
             raise Conflict(f"{r.zvol} exists in pool {r.zpool} already")
+        if found is None:
+            self._admits(nas, r.zpool)
         size = max(origin.size, r.size_bytes or 0)
         volume = self.volumes.setdefault(key, Volume(size, r.owner, origin=r.origin))
         return m.ZvolCloned(uuid=volume.uuid, size_bytes=volume.size)
@@ -166,8 +175,10 @@ class Cloud:
     def pool_capacity(self, nas: str, r: m.PoolCapacity) -> Reply:
         pool = self._pool(nas, r.zpool)
         used = sum(v.size for key, v in self.volumes.items() if key[:2] == (nas, pool))
-        free = self.free[nas, pool] - used
-        return m.PoolCapacityIs(total_bytes=self.free[nas, pool], used_bytes=used, free_bytes=max(0, free))
+        maintenance = self.maintenance.get((nas, pool))
+        free = self.free[nas, pool] - used if maintenance is None else 0
+        total = self.free[nas, pool]
+        return m.PoolCapacityIs(total_bytes=total, used_bytes=used, free_bytes=max(0, free), maintenance=maintenance)
 
     def list_disks(self, nas: str, r: m.ListDisks) -> Reply:
         body = [
@@ -332,6 +343,7 @@ class Cloud:
         return m.ZvolCopied(uuid=target.uuid, size_bytes=target.size)
 
     def import_zvol(self, nas: str, r: m.ImportZvol) -> Reply:
+        self._admits(nas, r.zpool)
         volume = Volume(r.size_bytes, r.owner)
         self.imports[volume.uuid] = ((nas, self._pool(nas, r.zpool), r.zvol), volume)
         address, port = self.portal

@@ -14,7 +14,7 @@ from onelun.driver.frame import parse_version
 from onelun.driver.location import Hosts
 from onelun.driver.pools import Pool, pools_named
 from onelun.errors import OnelunError, Rejected
-from onelun.rpc.message import ListDev, PoolCapacity
+from onelun.rpc.message import ListDev, PoolCapacity, PoolCapacityIs
 from onelun.rpc.schema import Request
 
 # A check waits for a person: an agent that serves answers both at once.
@@ -84,9 +84,11 @@ class Checking:
     async def _answer(self, what: str, agent: str, request: Request) -> list[str]:
         async with self._turn:
             try:
-                await self._asker.ask(agent, request, deadline=Deadline.after(_ANSWER_S))
+                answer = await self._asker.ask(agent, request, deadline=Deadline.after(_ANSWER_S))
             except OnelunError as error:
                 return [f"{what}: {error.sentence}"]
+        if isinstance(answer, PoolCapacityIs) and answer.maintenance is not None:
+            return [f"{what}: {answer.maintenance}"]
         return []
 
 

@@ -15,6 +15,7 @@ from onelun.driver.importing import Given, fill, size_of_new
 from onelun.driver.pools import choose, contains, pools_of
 from onelun.driver.reading import volume_content
 from onelun.driver.running import Run
+from onelun.errors import InMaintenance
 from onelun.naming import Source, image_volume, parse_source
 from onelun.rpc.message import CloneZvol, ZvolCloned
 
@@ -28,7 +29,13 @@ async def clone(run: Run) -> str:
         return await _of_file(run, image, datastore)
     origin = parse_source(image.path)
     if contains(pools, origin):
-        return await _within_pool(run, image, origin)
+        try:
+            return await _within_pool(run, image, origin)
+        except InMaintenance as refusal:
+            # Its content may be read all the same, and another pool of the datastore may take it.
+            if len(pools) == 1:
+                raise
+            run.note(f"copying {origin} to another pool: {refusal.sentence}")
     async with volume_content(run, origin) as content:
         return await _copy(run, image, datastore, content, content.size_bytes, str(origin))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from onelun.driver.document import Datastore
 from onelun.driver.running import Run
-from onelun.errors import Cancelled, OnelunError, OutOfSpace, Rejected
+from onelun.errors import Cancelled, InMaintenance, OnelunError, OutOfSpace, Rejected
 from onelun.naming import Source, checked_name
 from onelun.rpc.message import ListZvols, PoolCapacity, PoolCapacityIs, ZvolList
 
@@ -84,8 +84,8 @@ async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str, *, b
     """Of the pools that can be asked, the one with the most room; of equals, the one that is named first.
 
     An action that is begun again stays with the pool in which it made the volume before; what will be filled from the
-    volume `beside` goes to that one's pool. Raises OutOfSpace when every pool answered and none has room, else the reason
-    why one could not be asked.
+    volume `beside` goes to that one's pool. Raises OutOfSpace when every pool answered and none has room (InMaintenance when
+    no pool takes anything new), else the reason why one could not be asked.
     """
     if run.call.attempt > 0:
         for nas, pool in pools:
@@ -96,7 +96,8 @@ async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str, *, b
         found = await _holding(run, pools, beside)
         if found is not None:
             return found
-    free, unasked = await _free(run, pools)
+    told, unasked = await _capacities(run, pools)
+    free = {found: capacity.free_bytes for found, capacity in told.items() if capacity.maintenance is None}
     fitting = [found for found in free if free[found] >= size_bytes]
     if fitting:
         chosen = max(fitting, key=free.__getitem__)
@@ -104,8 +105,13 @@ async def choose(run: Run, pools: list[Pool], size_bytes: int, volume: str, *, b
         return chosen
     if unasked:
         raise unasked[0]
-    rooms = ", ".join(f"{nas}/{pool} has {room / GIB:.1f} GiB free" for (nas, pool), room in free.items())
-    raise OutOfSpace(f"{size_bytes / GIB:.1f} GiB are needed: {rooms}", needed=size_bytes)
+    closed = [f"on {nas}, {each.maintenance}" for (nas, _), each in told.items() if each.maintenance is not None]
+    if not free:
+        raise InMaintenance("; ".join(closed))
+    rooms = [f"{nas}/{pool} has {room / GIB:.1f} GiB free" for (nas, pool), room in free.items()]
+    raise OutOfSpace(
+        f"{size_bytes / GIB:.1f} GiB are needed: {'; '.join((', '.join(rooms), *closed))}", needed=size_bytes
+    )
 
 
 async def _holding(run: Run, pools: list[Pool], volume: str) -> Pool | None:
@@ -121,11 +127,11 @@ async def _holding(run: Run, pools: list[Pool], volume: str) -> Pool | None:
     return None
 
 
-async def _free(run: Run, pools: list[Pool]) -> tuple[dict[Pool, int], list[OnelunError]]:
+async def _capacities(run: Run, pools: list[Pool]) -> tuple[dict[Pool, PoolCapacityIs], list[OnelunError]]:
     """What each pool can give, and why others could not be asked."""
     asked = (run.ask(nas, PoolCapacity(zpool=pool), PoolCapacityIs) for nas, pool in pools)
     answers = await asyncio.gather(*asked, return_exceptions=True)
-    free: dict[Pool, int] = {}
+    told: dict[Pool, PoolCapacityIs] = {}
     unasked: list[OnelunError] = []
     for (nas, pool), answer in zip(pools, answers, strict=True):
         if isinstance(answer, OnelunError) and not isinstance(answer, Cancelled):
@@ -134,5 +140,7 @@ async def _free(run: Run, pools: list[Pool]) -> tuple[dict[Pool, int], list[Onel
         elif isinstance(answer, BaseException):
             raise answer
         else:
-            free[nas, pool] = answer.free_bytes
-    return free, unasked
+            if answer.maintenance is not None:
+                run.note(f"passing over {nas}/{pool}: {answer.maintenance}")
+            told[nas, pool] = answer
+    return told, unasked

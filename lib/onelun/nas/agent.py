@@ -25,6 +25,7 @@ from onelun.nas.identity import Identity
 from onelun.nas.imports import Imports
 from onelun.nas.listing import Listing
 from onelun.nas.locks import Locks
+from onelun.nas.maintenance import Maintenance
 from onelun.nas.mapping import Mapping as ZvolMapping
 from onelun.nas.offers import Offers
 from onelun.nas.placements import Placements
@@ -36,6 +37,9 @@ from onelun.nas.startup import Startup
 from onelun.nas.volumes import Volumes
 from onelun.rpc import message as m
 from onelun.rpc.job import Job
+
+CATALOGUE = "catalogue.sqlite"
+"""The catalogue's file in the state directory."""
 
 Handler = Callable[[Any, Job], Awaitable[m.Reply]]
 
@@ -56,8 +60,9 @@ class NasAgent:
         """Open the state directory. Raises Conflict when another agent has it."""
         os.makedirs(state, mode=0o700, exist_ok=True)
         self._lock = _lock(os.path.join(state, "lock"))
-        self.catalogue = Catalogue(os.path.join(state, "catalogue.sqlite"))
-        pools = Pools(backends, default_pool, limits)
+        self.catalogue = Catalogue(os.path.join(state, CATALOGUE))
+        self._maintenance = Maintenance(self.catalogue, backends)
+        pools = Pools(backends, default_pool, limits, self._maintenance)
         locks = Locks(preempt_s=limits.preempt_s)
         hosts = Hosts(asker, limits)
         epochs = Epochs(self.catalogue, list(pools))
@@ -105,6 +110,7 @@ class NasAgent:
             m.FindPlacements: self._listing.placements,
             m.ListDisks: self._listing.disks,
             m.PoolCapacity: self._listing.capacity,
+            m.SetMaintenance: self._maintenance.set,
             m.InitializeConnection: self._connections.initialize,
             m.TerminateConnection: self._connections.terminate,
         }

@@ -81,6 +81,7 @@ class Imports:
             present = await backend.find(name)
             if present is not None and (present.owner != request.owner or present.connected):
                 raise Conflict(f"{name} exists in pool {backend.pool} already, as {describe(present.owner)}")
+            self._pools.maintenance.must_be_over(backend.pool)
             for old in self._catalogue.imports(pool=backend.pool, zvol=name):
                 await self._end(backend, old)
             async with self._pools.promise(backend, size, full=True):

@@ -114,11 +114,14 @@ class Listing:
         return DiskList(body=body, failed=failed)
 
     async def capacity(self, request: PoolCapacity, job: Job) -> PoolCapacityIs:
-        """What a pool can give below its high-water mark."""
+        """What a pool can give below its high-water mark: nothing while it is in maintenance."""
         backend = self._pools.backend(request.zpool)
         found = await backend.capacity()
-        room = max(0, self._pools.room(backend.pool, found))
-        return PoolCapacityIs(total_bytes=found.total_bytes, used_bytes=found.used_bytes, free_bytes=room)
+        maintenance = self._pools.maintenance.of(backend.pool)
+        room = max(0, self._pools.room(backend.pool, found)) if maintenance is None else 0
+        return PoolCapacityIs(
+            total_bytes=found.total_bytes, used_bytes=found.used_bytes, free_bytes=room, maintenance=maintenance
+        )
 
     async def _usages(self, pool: str, deadline: Deadline) -> dict[str, Usage]:
         """What the pool's volumes take. Raises Stalled when it does not tell in time."""

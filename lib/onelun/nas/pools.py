@@ -12,6 +12,7 @@ from onelun.errors import CommandFailed, Conflict, NotFound, OnelunError, OutOfS
 from onelun.model import Capacity, Volume
 from onelun.naming import checked_name
 from onelun.nas.backends.base import Backend
+from onelun.nas.maintenance import Maintenance
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +22,13 @@ _GIB = 1 << 30
 class Pools:
     """The configured pools, each with its backend. A pool's name comes from the configuration, never from a message."""
 
-    def __init__(self, backends: Mapping[str, Backend], default: str | None, limits: Limits) -> None:
+    def __init__(
+        self, backends: Mapping[str, Backend], default: str | None, limits: Limits, maintenance: Maintenance
+    ) -> None:
         self._backends = dict(backends)
         self._default = default
         self._limits = limits
+        self.maintenance = maintenance
         self._promised = dict.fromkeys(backends, 0)
 
     def __iter__(self) -> Iterator[Backend]:
@@ -45,15 +49,17 @@ class Pools:
     async def default(self) -> Backend:
         """The pool for a new volume of a caller that names none: the configured one, else the one with the most room.
 
-        Of equals it is the first. Raises CommandFailed when none of several can be asked.
+        Of equals it is the first. One in maintenance is passed over, unless all are. Raises CommandFailed when none of several
+        can be asked.
         """
-        if self._default is not None:
+        takers = [pool for pool in self._backends if self.maintenance.of(pool) is None] or list(self._backends)
+        if self._default in takers:
             return self._backends[self._default]
-        if len(self._backends) == 1:
-            return next(iter(self._backends.values()))
-        answers = await asyncio.gather(*(backend.capacity() for backend in self), return_exceptions=True)
+        if len(takers) == 1:
+            return self._backends[takers[0]]
+        answers = await asyncio.gather(*(self._backends[pool].capacity() for pool in takers), return_exceptions=True)
         room: dict[str, int] = {}
-        for pool, capacity in zip(self._backends, answers, strict=True):
+        for pool, capacity in zip(takers, answers, strict=True):
             if isinstance(capacity, OnelunError):
                 log.warning("default passed=%s reason=%s", pool, capacity)
             elif isinstance(capacity, BaseException):
@@ -61,7 +67,7 @@ class Pools:
             else:
                 room[pool] = self.room(pool, capacity)
         if not room:
-            raise CommandFailed(f"none of the pools {', '.join(self._backends)} tells how much room it has")
+            raise CommandFailed(f"none of the pools {', '.join(takers)} tells how much room it has")
         return self._backends[max(room, key=room.__getitem__)]
 
     async def locate(self, zvol: str, pool: str | None) -> tuple[Backend, Volume] | None:

@@ -75,6 +75,7 @@ class Volumes:
             if present is not None and request.owner.kind is Kind.VOLATILE:
                 if _equal(present, backend.rounded(size), request.owner):
                     return ZvolCreated(uuid=present.uuid, size_bytes=present.size_bytes)
+                self._pools.maintenance.must_be_over(backend.pool)
                 await self._make_way(backend, present, request.owner, job)
                 volume = await self._build(backend, request, size, job, replace=present.uuid)
                 await backend.destroy(present)
@@ -87,6 +88,7 @@ class Volumes:
     async def _build(
         self, backend: Backend, request: CreateZvol, size: int, job: Job, *, replace: str | None = None
     ) -> Volume:
+        self._pools.maintenance.must_be_over(backend.pool)
         size = backend.rounded(size)
         async with self._pools.promise(backend, size), self.building(backend) as uuid:
             volume = await backend.create(request.zvol, uuid, size, request.owner)
@@ -97,11 +99,12 @@ class Volumes:
     async def ensure(self, backend: Backend, name: str, size: int, owner: Owner) -> Volume:
         """The empty volume of that name, size and owner, made when there is none. The caller holds its lock.
 
-        Raises Conflict when another one has the name, OutOfSpace.
+        Raises Conflict when another one has the name, OutOfSpace, InMaintenance.
         """
         present = self._the_same(backend, await backend.find(name), size, owner)
         if present is not None:
             return present
+        self._pools.maintenance.must_be_over(backend.pool)
         size = backend.rounded(size)
         async with self._pools.promise(backend, size), self.building(backend) as uuid:
             await backend.create(name, uuid, size, owner)
@@ -130,9 +133,10 @@ class Volumes:
                 max(origin.size_bytes, checked_size(request.size_bytes) if request.size_bytes else 0)
             )
             present = await backend.find(name)
+            if present is not None and _complete(present, origin, size, request.owner):
+                return ZvolCloned(uuid=present.uuid, size_bytes=present.size_bytes)
+            self._pools.maintenance.must_be_over(backend.pool)
             if present is not None:
-                if _complete(present, origin, size, request.owner):
-                    return ZvolCloned(uuid=present.uuid, size_bytes=present.size_bytes)
                 await self._make_way(backend, present, request.owner, job)
             async with self._pools.promise(backend, size), self.building(backend) as uuid:
                 await backend.clone(origin, name, uuid, size, request.owner, copying(job, name))

@@ -94,6 +94,17 @@ async def test_a_pool_that_nobody_serves_is_named(front: Front) -> None:
     assert told[0].startswith("pool nas2/tank of datastore img: ")
 
 
+async def test_a_pool_in_maintenance_is_named(front: Front) -> None:
+    front.datastore(pools="nas1/tank")
+    front.cloud.maintenance["nas1", "tank"] = "pool tank is in maintenance (new disks): nothing new is placed there"
+
+    told = await front.checking().datastores(WANTED)
+
+    assert told == [
+        "pool nas1/tank of datastore img: pool tank is in maintenance (new disks): nothing new is placed there"
+    ]
+
+
 async def test_a_nas_that_the_configuration_does_not_name_is_told(front: Front) -> None:
     told = await front.checking(nas=()).datastores(WANTED)
 

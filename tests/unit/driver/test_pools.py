@@ -8,7 +8,7 @@ from tests.support.fake_nas import GIB, Cloud, Volume
 
 from onelun.deadline import Deadline
 from onelun.driver.pools import choose
-from onelun.errors import Cancelled, Unreachable
+from onelun.errors import Cancelled, InMaintenance, OutOfSpace, Unreachable
 from onelun.model import Kind, Owner
 from onelun.rpc import message as m
 
@@ -78,3 +78,33 @@ async def test_a_pool_that_may_have_the_volume_is_not_passed_over(cloud):
 
     with pytest.raises(Unreachable):
         await choose(run(cloud), POOLS, GIB, "one-9", beside="one-3")
+
+
+async def test_a_pool_in_maintenance_is_passed_over_and_told(cloud, caplog):
+    cloud.maintenance["nas1", "fast"] = "pool fast is in maintenance (new disks): nothing new is placed there"
+
+    assert await choose(run(cloud), POOLS, GIB, "one-9") == ("nas2", "tank")
+
+    assert "passing over nas1/fast: pool fast is in maintenance (new disks)" in caplog.text
+
+
+async def test_where_all_pools_are_in_maintenance_each_is_named(cloud):
+    for nas, pool in POOLS:
+        cloud.maintenance[nas, pool] = f"pool {pool} is in maintenance: nothing new is placed there"
+
+    with pytest.raises(InMaintenance) as raised:
+        await choose(run(cloud), POOLS[1:], GIB, "one-9")
+
+    assert raised.value.sentence == (
+        "on nas1, pool fast is in maintenance: nothing new is placed there;"
+        " on nas2, pool tank is in maintenance: nothing new is placed there"
+    )
+
+
+async def test_what_fits_into_no_pool_that_is_left_is_out_of_space(cloud):
+    cloud.maintenance["nas1", "fast"] = "pool fast is in maintenance: nothing new is placed there"
+
+    with pytest.raises(
+        OutOfSpace, match=r"nas1/tank has 100.0 GiB free, nas2/tank has 200.0 GiB free; on nas1, pool fast"
+    ):
+        await choose(run(cloud), POOLS, 250 * GIB, "one-9")

@@ -58,8 +58,30 @@ class PoolCapacity(Request, tag="pool_capacity", frozen=True):
 
 
 class PoolCapacityIs(Reply, tag="pool_capacity_is", frozen=True):
-    """Bytes; `free_bytes` is what a new volume may take below the high-water mark."""
+    """Bytes; `free_bytes` is what a new volume may take below the high-water mark.
+
+    It is 0 while the pool is in maintenance, and `maintenance` is the sentence that says so.
+    """
 
     total_bytes: int
     used_bytes: int
     free_bytes: int
+    maintenance: str | None = None
+
+
+class SetMaintenance(Request, tag="set_maintenance", frozen=True):
+    """Begin (`on`) or end the maintenance of pools, of all where none is named. It lasts over restarts of the agent.
+
+    Nothing new is placed there: no image, no disk, no clone. What is there is attached, detached, grown, reverted, saved to,
+    snapshotted and removed as ever. Repeating it succeeds; a `reason` replaces the one before.
+    """
+
+    on: bool
+    zpools: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class MaintenanceIs(Reply, tag="maintenance_is", frozen=True):
+    """The pools that are in maintenance now, each with its reason."""
+
+    zpools: dict[str, str]
