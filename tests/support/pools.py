@@ -55,6 +55,10 @@ class Pool(ABC):
     async def length(self, volume: Volume) -> int:
         """The bytes that an initiator sees."""
 
+    @abstractmethod
+    def put(self, name: str, content: bytes) -> str:
+        """Put something with that content into the pool's place that is nobody's, as an operator would; its path."""
+
     def settle(self) -> None:
         """Let the storage count what was written."""
         return

@@ -33,6 +33,13 @@ class LvmPool(DevicePool):
     def again(self) -> Backend:
         return LvmBackend("tank", self.vg, self.thin_pool)
 
+    def put(self, name, content):
+        size = ("-V", f"{len(content)}b", "--thinpool", self.thin_pool)
+        lvm("lvcreate", "--type", "thin", *size, "-n", name, self.vg)
+        path = f"/dev/{self.vg}/{name}"
+        _fill(path, content)
+        return path
+
     def broken(self):
         return [
             ("no thin pool", self._renamed("lvrename", self.vg, self.thin_pool)),
@@ -142,6 +149,13 @@ class Lvm(Place):
             yield LvmPool(self.vg, name)
         finally:
             lvm("lvremove", "--force", f"{self.vg}/{name}")
+
+
+def _fill(path: str, content: bytes) -> None:
+    with open(path, "r+b") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def lvm(tool: str, *argv: str) -> str:

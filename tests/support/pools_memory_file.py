@@ -40,6 +40,10 @@ class MemoryPool(Pool):
     async def length(self, volume):
         return volume.size_bytes
 
+    def put(self, name, content):
+        self.backend.put(name, content)
+        return name
+
     def broken(self):
         return [("full", self._filled())]
 
@@ -67,6 +71,12 @@ class FilePool(DevicePool):
 
     def again(self) -> Backend:
         return FileBackend("tank", self.path)
+
+    def put(self, name, content):
+        path = os.path.join(self.path, name)
+        with open(path, "xb") as file:
+            file.write(content)
+        return path
 
     def settle(self):
         os.sync()

@@ -39,6 +39,19 @@ class ZfsPool(DevicePool):
     def again(self):
         return ZfsBackend("tank", self.dataset, udev_s=UDEV_S)
 
+    def put(self, name, content):
+        run("zfs", "create", "-s", "-V", str(len(content)), f"{self.dataset}/{name}")
+        path = f"/dev/zvol/{self.dataset}/{name}"
+        until = time.monotonic() + UDEV_S
+        while not os.path.exists(path):
+            assert time.monotonic() < until, f"udev did not make {path}"
+            time.sleep(0.05)
+        with open(path, "r+b") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return path
+
     def settle(self):
         run("zpool", "sync", self.zpool)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
@@ -17,11 +19,18 @@ from onelun.driver.api import Api
 from onelun.driver.asking import Asker
 from onelun.driver.frame import parse_version
 from onelun.driver.running import Context
+from onelun.errors import OnelunError
 from onelun.frontend.server import Frontend
+from onelun.model import Kind, Owner
+from onelun.naming import Source
 from onelun.registration.place import place_of
 from onelun.rpc.client import Client
 from onelun.rpc.link import Link
+from onelun.rpc.message import AdoptZvol, ReleaseZvol, ZvolAdopted, ZvolReleased
 from onelun.rpc.schema import Reply, Request
+
+_R = TypeVar("_R", bound=Reply)
+MIB = 1 << 20
 
 
 @click.group("frontend", invoke_without_command=True)
@@ -42,6 +51,58 @@ def check() -> None:
     config = loaded()
     mine = section(config.frontend, "frontend")
     report(config, "frontend", parts_of(config, mine, place_of(os.environ), _Calling(config)))
+
+
+@frontend.command("adopt")
+@click.argument("place")
+@click.option("--as", "name", help="What the volume is to be called; what it is called already otherwise.")
+@click.option(
+    "--image", "image_id", type=click.IntRange(min=0), help="The image that has it, where there is one already."
+)
+def adopt(place: str, name: str | None, image_id: int | None) -> None:
+    """Make PLACE, such as nas1/tank/data, a volume: a zvol, thin LV or file in the pool's place. Its data is not touched.
+
+    Prints its SOURCE and its size in MB, for `oneimage create --source`. It may be repeated, also with --image later: only
+    that image is then allowed to remove it. What is open or mounted is refused.
+    """
+    config = loaded()
+    nas, pool, found = _parts(place)
+    owner = Owner(kind=Kind.IMAGE, cloud=section(config.frontend, "frontend").cloud, image_id=image_id)
+    request = AdoptZvol(zvol=found, zpool=pool, name=name, owner=owner)
+    adopted = _asked(config, nas, request, ZvolAdopted)
+    click.echo(f"{Source(nas, pool, adopted.zvol)} {-(-adopted.size_bytes // MIB)}")
+
+
+@frontend.command("release")
+@click.argument("source")
+def release(source: str) -> None:
+    """Let go of the volume SOURCE with its data: the reverse of adopt. No host may have it, and it may have no snapshots.
+
+    Prints what it is called in the pool's place from now on. Take its image out of OpenNebula with oneimage delete --force.
+    """
+    config = loaded()
+    nas, pool, volume = _parts(source)
+    request = ReleaseZvol(zvol=volume, zpool=pool, cloud=section(config.frontend, "frontend").cloud)
+    released = _asked(config, nas, request, ZvolReleased)
+    click.echo(released.name or f"there is no volume {volume} in pool {pool}")
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    nas, _, behind = text.partition("/")
+    pool, _, name = behind.partition("/")
+    if not name or "/" in name:
+        raise click.ClickException(f"{text[:120]!r} should be NAS/POOL/NAME, such as nas1/tank/data")
+    return nas, pool, name
+
+
+def _asked(config: Config, nas: str, request: Request, kind: type[_R]) -> _R:
+    deadline = Deadline.after(config.limits.finish_s)
+    try:
+        reply = asyncio.run(_Calling(config).ask(nas, request, deadline=deadline))
+    except OnelunError as error:
+        raise click.ClickException(error.sentence) from error
+    assert isinstance(reply, kind)
+    return reply
 
 
 class _Calling:

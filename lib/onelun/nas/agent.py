@@ -11,6 +11,7 @@ from typing import Any
 
 from onelun.config import Limits
 from onelun.errors import Conflict
+from onelun.nas.adopting import Adopting
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue
@@ -72,6 +73,7 @@ class NasAgent:
         placements = Placements(self.catalogue)
         growing = Growing(self.catalogue, offers, hosts, self.attachments)
         self._volumes = Volumes(pools, locks, self.catalogue, self.attachments, growing, Formatting(name), placements)
+        self._adopting = Adopting(pools, locks, self.catalogue, placements)
         self._mapping = ZvolMapping(pools, locks, self.catalogue, self._volumes, self.attachments, placements)
         self._snapshots = Snapshots(pools, locks, self.catalogue, self.attachments)
         self._copies = Copies(pools, locks, self.catalogue, self._volumes)
@@ -94,6 +96,8 @@ class NasAgent:
             m.CloneZvol: self._volumes.clone,
             m.ResizeZvol: self._volumes.resize,
             m.DelZvol: self._volumes.delete,
+            m.AdoptZvol: self._adopting.adopt,
+            m.ReleaseZvol: self._adopting.release,
             m.SaveZvol: self._saving.save,
             m.SnapshotZvol: self._snapshots.take,
             m.ListSnapshots: self._snapshots.listed,

@@ -15,7 +15,7 @@ from onelun.nas.catalogue import DETACHING, AttachmentRow, Catalogue, Placement
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import describe, is_disk_of, must_be_mapped_by
 from onelun.nas.placements import Placements
-from onelun.nas.pools import Pools, pinned
+from onelun.nas.pools import Pools, must_be_ours, pinned
 from onelun.nas.volumes import Volumes, lock_name
 from onelun.rpc.job import Job
 from onelun.rpc.message import DiskRemoved, MapZvol, RemoveDisk, UnmapZvol, ZvolMapped, ZvolUnmapped, size_bytes
@@ -50,6 +50,8 @@ class Mapping:
         placed = _placed(request)
         found = await self._pools.locate(name, request.zpool)
         if found is None and (size is None or request.cloud is not None):
+            if request.cloud is not None and request.zpool is not None:
+                await must_be_ours(self._pools.backend(request.zpool), name)
             where = f"pool {request.zpool}" if request.zpool else "any pool"
             sizeless = "" if request.cloud is not None else ", and no size to make one of"
             raise NotFound(f"there is no volume {name} in {where}{sizeless}", zvol=name)

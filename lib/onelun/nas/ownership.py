@@ -19,6 +19,8 @@ def describe(owner: Owner) -> str:
     """Whose a volume is, in words."""
     match owner.kind:
         case Kind.IMAGE:
+            if owner.image_id is None:
+                return "an image that was adopted"
             registered = f", registered at {owner.regtime}" if owner.regtime is not None else ""
             return f"image {owner.image_id}{registered}"
         case Kind.DISK | Kind.VOLATILE:
@@ -28,9 +30,14 @@ def describe(owner: Owner) -> str:
 
 
 def same_owner(one: Owner, other: Owner) -> bool:
-    """Equal but for REGTIME, which is compared only where both know it."""
+    """Equal but for REGTIME, and of images also the id, which are compared only where both know them.
+
+    What was adopted need not know its image, which says itself by its SOURCE that it is it.
+    """
     if None in (one.regtime, other.regtime):
         one, other = (msgspec.structs.replace(owner, regtime=None) for owner in (one, other))
+    if one.kind is other.kind is Kind.IMAGE and None in (one.image_id, other.image_id):
+        one, other = (msgspec.structs.replace(owner, image_id=None, regtime=None) for owner in (one, other))
     return one == other
 
 

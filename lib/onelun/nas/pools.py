@@ -125,3 +125,12 @@ def pinned(volume: Volume, uuid: str | None) -> Volume:
     if uuid is not None and volume.uuid != uuid:
         raise Conflict(f"{volume.name} is another volume now (UUID {volume.uuid}, not {uuid})", uuid=volume.uuid)
     return volume
+
+
+async def must_be_ours(backend: Backend, name: str) -> None:
+    """Raise Conflict, saying what to do, when what has that name in the pool's place was never adopted."""
+    if await backend.foreign(name):
+        raise Conflict(
+            f"{name} in pool {backend.pool} is no volume of onelun's: adopt it (onelun frontend adopt),"
+            " or take its image out of OpenNebula alone (oneimage delete --force)"
+        )

@@ -25,7 +25,7 @@ from onelun.nas.growing import Growing
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import describe, must_be_deleted_by, must_be_mapped_by, same_owner
 from onelun.nas.placements import Placements
-from onelun.nas.pools import Pools, pinned
+from onelun.nas.pools import Pools, must_be_ours, pinned
 from onelun.rpc.job import Job
 from onelun.rpc.message import (
     CloneZvol,
@@ -167,6 +167,8 @@ class Volumes:
         """Erase a volume that nobody has."""
         found = await self._pools.locate(request.zvol, request.zpool)
         if found is None:
+            if request.owner is not None and request.zpool is not None:
+                await must_be_ours(self._pools.backend(request.zpool), request.zvol)
             return ZvolDeleted()
         backend, meant = found
         pinned(meant, request.uuid)
@@ -199,6 +201,8 @@ class Volumes:
         Raises NotFound, Conflict.
         """
         origin = await backend.find(name)
+        if origin is None:
+            await must_be_ours(backend, name)
         if origin is None or origin.state is not State.READY:
             raise NotFound(f"there is no volume {name} in pool {backend.pool} to clone", zvol=name)
         if origin.owner.cloud != cloud:

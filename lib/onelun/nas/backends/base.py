@@ -191,3 +191,25 @@ class Backend(ABC):
     @abstractmethod
     async def usages(self) -> dict[str, Usage]:
         """What every visible volume takes, by UUID, read for all of them at once; what others share is counted as by `usage`."""
+
+    @abstractmethod
+    async def foreign(self, name: str) -> bool:
+        """Whether something lies in the pool's place under that name that is nobody's, and that `adopt` might take."""
+
+    @abstractmethod
+    async def adopt(self, found: str, name: str, uuid: str, owner: Owner) -> Volume:
+        """Make what lies in the pool's place as `found`, and is nobody's, the ready volume `name`. Its data is not touched.
+
+        Until the last act it is what it was. One that was cut off is ended by a repeat, which may bring another UUID than it
+        is given. The volume counts as connected, and `filled_from` says what it was, so that nobody takes it for an empty one.
+
+        Raises NotFound, Conflict when it is ours already or the name is taken, Busy while it is open or mounted, Rejected
+        for what is no block device of this kind of pool or has a size that no volume has.
+        """
+
+    @abstractmethod
+    async def release(self, volume: Volume) -> str:
+        """Let go of the ready volume with its data, as something that is nobody's, and return its name in the pool's place.
+
+        The caller sees to it that it has no snapshots and that no host has it. Raises NotFound, Conflict when it is not ready.
+        """

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
 from onelun.model import Capacity, Owner, State, Volume
 from onelun.naming import checked_name, checked_uuid
 
 # A LUN is read and written in blocks of 512 bytes; the rest of a volume that is none would be out of reach.
 BLOCK_BYTES = 512
+# What an operator's own tools call volumes; no path, and nothing that a tool takes for an option.
+_FOREIGN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]{0,126}[A-Za-z0-9])?")
 # design.md says it of data: above this, what is promised may soon not be kept.
 _HIGH_WATER = 0.85
 
@@ -146,3 +151,44 @@ def recorded(present: Volume, volume: Volume) -> Volume:
 
 
 _VISIBLE = (State.READY, State.DELETING)
+
+
+def check_foreign(pool: str, found: str, name: str, uuid: str) -> None:
+    """Raises Rejected for what cannot be adopted by its name."""
+    if not _FOREIGN.fullmatch(found) or ".." in found:
+        raise Rejected(f"{found[:80]!r} cannot be adopted: give its bare name in the place of pool {pool}")
+    check_new(name, uuid, BLOCK_BYTES)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether something that is nobody's may have that name."""
+    return _FOREIGN.fullmatch(name) is not None and ".." not in name
+
+
+def no_foreign(pool: str, found: str, where: str) -> NotFound:
+    """What to raise when there is nothing of that name to adopt."""
+    return NotFound(f"there is no {found} to adopt in the place of pool {pool}: {where}")
+
+
+def ours_already(pool: str, found: str) -> Conflict:
+    """What to raise when it is onelun's."""
+    return Conflict(f"{found} in the place of pool {pool} is a volume of onelun's already")
+
+
+def adopted(pool: str, found: str, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+    """The volume that it becomes. Raises Rejected for a size that no volume has."""
+    if size_bytes <= 0 or size_bytes % BLOCK_BYTES:
+        raise Rejected(
+            f"{found} has {size_bytes} bytes, and a volume has a positive multiple of {BLOCK_BYTES}: enlarge it first"
+        )
+    return Volume(
+        pool=pool,
+        name=name,
+        uuid=uuid,
+        size_bytes=size_bytes,
+        state=State.READY,
+        owner=owner,
+        filled_from=f"adopted {found}",
+        made_at=time.time(),
+        connected=True,
+    )

@@ -84,6 +84,44 @@ class ZvolDeleted(Reply, tag="zvol_deleted", frozen=True):
     """The volume is out of sight."""
 
 
+class AdoptZvol(Request, tag="adopt_zvol", frozen=True):
+    """Make what lies in the pool's place as `zvol`, and is nobody's, the volume `name` of an image; its data is not touched.
+
+    `owner` is an image of a cloud; without `image_id` it is whichever image has it as its SOURCE, and a repeat with one says
+    which. Repeated it succeeds. What is open or mounted is busy, what is a volume already a conflict.
+    """
+
+    zvol: str
+    zpool: str
+    owner: Owner
+    name: str | None = None
+
+
+class ZvolAdopted(Reply, tag="zvol_adopted", frozen=True):
+    """The volume is ready."""
+
+    zvol: str
+    uuid: str
+    size_bytes: int
+
+
+class ReleaseZvol(Request, tag="release_zvol", frozen=True):
+    """Let go of an image's volume with its data: it is nobody's then. With a host or a snapshot it is a conflict.
+
+    An absent volume is success.
+    """
+
+    zvol: str
+    zpool: str
+    cloud: str
+
+
+class ZvolReleased(Reply, tag="zvol_released", frozen=True):
+    """`name` is what it is called in the pool's place now; null when there was no such volume."""
+
+    name: str | None
+
+
 class SaveZvol(Request, tag="save_zvol", frozen=True):
     """Save a VM's disk over an image (3.4's save-as): detach it, copy it over `target`, then destroy the disk.
 

@@ -17,6 +17,7 @@ from onelun.ending import to_its_end
 from onelun.model import Capacity, Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Change, Progress
+from onelun.nas.backends.file.adopting import FileAdopting
 from onelun.nas.backends.file.directory import PoolDirectory
 from onelun.nas.backends.file.pool import FilePool
 from onelun.nas.backends.file.tree import DATA_FILE, NEW, TRASH
@@ -34,6 +35,7 @@ class FileBackend(Backend):
         self.pool = pool
         self._directory = PoolDirectory(pool, path)
         self._steps = FilePool(self._directory)
+        self._adopting = FileAdopting(self._directory, self._steps.tree)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"pool-{pool}")
 
     async def check(self, agent: str, cloud: str | None) -> list[str]:
@@ -46,6 +48,7 @@ class FileBackend(Backend):
         def step() -> None:
             self._directory.open(agent, cloud)
             self._steps.finish()
+            self._adopting.finish()
 
         await self._run(step)
 
@@ -164,6 +167,19 @@ class FileBackend(Backend):
     async def usages(self) -> dict[str, Usage]:
         """See the base. Blocks that clones share are counted for each of them."""
         return await self._run(self._steps.usages)
+
+    async def foreign(self, name: str) -> bool:
+        """See the base."""
+        return await self._run(lambda: self._adopting.foreign(name))
+
+    async def adopt(self, found: str, name: str, uuid: str, owner: Owner) -> Volume:
+        """See the base. It is a file in the pool's directory, raw, and open nowhere."""
+        rules.check_foreign(self.pool, found, name, uuid)
+        return await self._run(lambda: self._adopting.adopt(found, name, uuid, owner))
+
+    async def release(self, volume: Volume) -> str:
+        """See the base. It is a file `NAME.raw` in the pool's directory then."""
+        return await self._run(lambda: self._adopting.release(volume))
 
     async def _run(self, step: Callable[[], _Result], stop: threading.Event | None = None) -> _Result:
         """Run a step in a thread. Cancelled, it returns when the step has ended; one that can stop early is told to `stop`."""

@@ -27,39 +27,39 @@ class FilePool:
     def __init__(self, directory: PoolDirectory) -> None:
         self.pool = directory.pool
         self._directory = directory
-        self._tree = Tree(directory.pool)
-        self.snapshots = FileSnapshots(directory, self._tree)
+        self.tree = Tree(directory.pool)
+        self.snapshots = FileSnapshots(directory, self.tree)
         # Steps run in threads, and a change of facts is a reading and a writing.
         self._changing = threading.Lock()
 
     def finish(self) -> None:
         """End what an interruption left half done."""
         with self._directory.owned() as root:
-            self._tree.sweep(root)
-            for entry in self._tree.entries(root):
+            self.tree.sweep(root)
+            for entry in self.tree.entries(root):
                 self._finish(root, entry)
 
     def volumes(self) -> list[Volume]:
         """All of ours."""
         with self._directory.root() as root:
-            return [entry.volume for entry in self._tree.entries(root)]
+            return [entry.volume for entry in self.tree.entries(root)]
 
     def find(self, name: str) -> Volume | None:
         """The visible one of that name."""
         with self._directory.root() as root:
-            entry = self._tree.visible(root, name)
+            entry = self.tree.visible(root, name)
         return entry.volume if entry is not None else None
 
     def find_uuid(self, uuid: str) -> Volume | None:
         """The one with that UUID."""
         with self._directory.root() as root:
-            entry = self._tree.by_uuid(root, uuid)
+            entry = self.tree.by_uuid(root, uuid)
         return entry.volume if entry is not None else None
 
     def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
         """Build an empty one."""
         with self._directory.owned() as root:
-            present = self._tree.by_uuid(root, uuid, name)
+            present = self.tree.by_uuid(root, uuid, name)
             if present is not None:
                 rules.check_same(present.volume, name, size_bytes, owner, None)
                 if self._has_size(root, present):
@@ -79,11 +79,11 @@ class FilePool:
     ) -> Volume:
         """Build one with the origin's content, or its snapshot's. Raises Cancelled when `stop` is set."""
         with self._directory.owned() as root:
-            present = self._tree.by_uuid(root, uuid, name)
+            present = self.tree.by_uuid(root, uuid, name)
             if present is not None and present.volume.state is not State.BUILDING:
                 rules.check_same(present.volume, name, size_bytes, owner, origin.uuid)
                 return present.volume
-            source = self._tree.by_uuid(root, origin.uuid, origin.name)
+            source = self.tree.by_uuid(root, origin.uuid, origin.name)
             moment = None if snapshot is None else self.snapshots.of(root, origin, snapshot)
             of_bytes = None if moment is None else moment.size_bytes
             rules.check_origin(origin, source.volume if source is not None else None, size_bytes, of_bytes=of_bytes)
@@ -102,83 +102,83 @@ class FilePool:
     def publish(self, uuid: str, replace: str | None) -> Volume:
         """Show the building volume under its name, in one rename."""
         with self._directory.owned() as root:
-            entry = self._tree.by_uuid(root, uuid)
+            entry = self.tree.by_uuid(root, uuid)
             if entry is None or entry.volume.state is State.TRASH:
                 raise NotFound(f"pool {self.pool} has no volume {uuid} to publish")
             if entry.volume.state is not State.BUILDING:
                 return entry.volume
             name = entry.volume.name
-            holder = self._tree.visible(root, name)
+            holder = self.tree.visible(root, name)
             rules.check_free(self.pool, name, holder.volume if holder is not None else None, replace)
             ready = msgspec.structs.replace(entry.volume, state=State.READY)
-            with self._tree.opened(root, entry.directory) as directory:
-                with self._tree.data(directory) as data:
+            with self.tree.opened(root, entry.directory) as directory:
+                with self.tree.data(directory) as data:
                     os.fsync(data)
                 write_volume(directory, VolumeFacts(volume=ready))
             if holder is None:
                 self._show(root, entry.directory, name)
             else:
-                self._tree.write(root, holder, trashed_at=time.time())
+                self.tree.write(root, holder, trashed_at=time.time())
                 exchange(entry.directory, name, dir_fd=root)
                 os.fsync(root)
-                self._tree.move(root, entry.directory, TRASH + holder.volume.uuid)
+                self.tree.move(root, entry.directory, TRASH + holder.volume.uuid)
             return ready
 
     def record(self, name: str, uuid: str, change: Change) -> Volume:
         """Change the facts that may change."""
         with self._changing, self._directory.owned() as root:
-            entry = self._tree.by_uuid(root, uuid, name)
+            entry = self.tree.by_uuid(root, uuid, name)
             if entry is None:
                 raise rules.none_of(self.pool, name, uuid)
             facts = rules.recorded(entry.volume, change(entry.volume))
             if facts != entry.volume:
-                self._tree.write(root, entry._replace(volume=facts), trashed_at=entry.trashed_at)
+                self.tree.write(root, entry._replace(volume=facts), trashed_at=entry.trashed_at)
             return facts
 
     def grow(self, volume: Volume, size_bytes: int) -> Volume:
         """Make it longer. The data grows first: after a crash in between, `open` counts the new zeros in."""
         with self._directory.owned() as root:
-            entry = self._tree.present(root, volume)
+            entry = self.tree.present(root, volume)
             rules.check_grown(entry.volume, size_bytes)
             self._admit(root, entry.volume.name, size_bytes)
-            with self._tree.opened(root, entry.directory) as directory:
-                self._tree.settle(directory)
-                with self._tree.data(directory, write=True) as data:
+            with self.tree.opened(root, entry.directory) as directory:
+                self.tree.settle(directory)
+                with self.tree.data(directory, write=True) as data:
                     os.ftruncate(data, size_bytes)
                     os.fsync(data)
             grown = msgspec.structs.replace(entry.volume, size_bytes=size_bytes)
-            self._tree.write(root, entry._replace(volume=grown), trashed_at=entry.trashed_at)
+            self.tree.write(root, entry._replace(volume=grown), trashed_at=entry.trashed_at)
             return grown
 
     def trash(self, volume: Volume) -> None:
         """Put it into the trash."""
         with self._directory.owned() as root:
-            entry = self._tree.by_uuid(root, volume.uuid, volume.name)
+            entry = self.tree.by_uuid(root, volume.uuid, volume.name)
             if entry is not None and entry.directory == entry.volume.name:
-                self._tree.write(root, entry, trashed_at=time.time())
-                self._tree.move(root, entry.directory, TRASH + volume.uuid)
+                self.tree.write(root, entry, trashed_at=time.time())
+                self.tree.move(root, entry.directory, TRASH + volume.uuid)
 
     def destroy(self, volume: Volume) -> None:
         """Remove it."""
         with self._directory.owned() as root:
-            entry = self._tree.by_uuid(root, volume.uuid, volume.name)
+            entry = self.tree.by_uuid(root, volume.uuid, volume.name)
             if entry is not None:
-                self._tree.remove(root, entry.directory, volume.uuid)
+                self.tree.remove(root, entry.directory, volume.uuid)
 
     def purge(self, older_than: float) -> int:
         """Remove what is long enough in the trash."""
         with self._directory.owned() as root:
-            trash = [entry for entry in self._tree.entries(root) if entry.volume.state is State.TRASH]
+            trash = [entry for entry in self.tree.entries(root) if entry.volume.state is State.TRASH]
             overdue = [entry for entry in trash if (entry.trashed_at or 0.0) < older_than]
             for entry in overdue:
-                self._tree.remove(root, entry.directory, entry.volume.uuid)
+                self.tree.remove(root, entry.directory, entry.volume.uuid)
             return len(overdue)
 
     def usage(self, volume: Volume) -> int:
         """The bytes of its blocks and its snapshots'."""
         with self._directory.root() as root:
-            entry = self._tree.present(root, volume)
-            with self._tree.opened(root, entry.directory) as directory:
+            entry = self.tree.present(root, volume)
+            with self.tree.opened(root, entry.directory) as directory:
                 names = [name for name in os.listdir(directory) if name == DATA_FILE or name.endswith(SNAPSHOT_DATA)]
                 told = [os.stat(name, dir_fd=directory, follow_symlinks=False) for name in names]
         # stat(2): st_blocks counts units of 512 bytes, whatever the filesystem's block is.
@@ -188,9 +188,9 @@ class FilePool:
         """What every visible volume takes. One that goes meanwhile is left out."""
         found = {}
         with self._directory.root() as root:
-            for entry in self._tree.entries(root):
+            for entry in self.tree.entries(root):
                 if entry.directory == entry.volume.name:
-                    with contextlib.suppress(FileNotFoundError), self._tree.opened(root, entry.directory) as directory:
+                    with contextlib.suppress(FileNotFoundError), self.tree.opened(root, entry.directory) as directory:
                         told = os.stat(DATA_FILE, dir_fd=directory, follow_symlinks=False)
                         snapshots = {one.name: one.used_bytes for one in self.snapshots.in_directory(directory)}
                         found[entry.volume.uuid] = Usage(told.st_blocks * 512, snapshots)
@@ -199,18 +199,18 @@ class FilePool:
     def activate(self, volume: Volume) -> Volume:
         """See that the data is the volume's, and return the volume as it is now."""
         with self._directory.owned() as root:
-            entry = self._tree.present(root, volume)
-            with self._tree.opened(root, entry.directory) as directory:
-                self._tree.settle(directory)
+            entry = self.tree.present(root, volume)
+            with self.tree.opened(root, entry.directory) as directory:
+                self.tree.settle(directory)
             return entry.volume
 
     @contextlib.contextmanager
     def _opened_data(self, root: int, entry: Entry, moment: Snapshot | None) -> Iterator[int]:
         """The data of a volume, or of a snapshot of it, to be read."""
-        with self._tree.opened(root, entry.directory) as directory:
-            self._tree.settle(directory)
+        with self.tree.opened(root, entry.directory) as directory:
+            self.tree.settle(directory)
             file = DATA_FILE if moment is None else data_file(moment.name)
-            with self._tree.data(directory, file) as data:
+            with self.tree.data(directory, file) as data:
                 yield data
 
     def _new(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None = None) -> Volume:
@@ -229,14 +229,14 @@ class FilePool:
         self._admit(root, volume.name, volume.size_bytes)
         self._directory.serve(root, volume.owner.cloud)
         building = NEW + volume.uuid
-        self._tree.remove(root, building, volume.uuid)
+        self.tree.remove(root, building, volume.uuid)
         with contextlib.ExitStack() as undo:
-            undo.callback(self._tree.remove, root, building, volume.uuid)
+            undo.callback(self.tree.remove, root, building, volume.uuid)
             os.mkdir(building, 0o700, dir_fd=root)
-            with self._tree.opened(root, building) as directory:
+            with self.tree.opened(root, building) as directory:
                 # The facts come first: a directory without them holds no data, so that it may be dropped unseen.
                 write_volume(directory, VolumeFacts(volume=volume))
-                with self._tree.data(directory, create=True) as data:
+                with self.tree.data(directory, create=True) as data:
                     fill(data)
                     os.ftruncate(data, volume.size_bytes)
                     os.fsync(data)
@@ -252,7 +252,7 @@ class FilePool:
     def _has_size(self, root: int, entry: Entry) -> bool:
         """Whether building it was finished: its data comes last."""
         try:
-            with self._tree.opened(root, entry.directory) as directory, self._tree.data(directory) as data:
+            with self.tree.opened(root, entry.directory) as directory, self.tree.data(directory) as data:
                 return os.fstat(data).st_size == entry.volume.size_bytes
         except FileNotFoundError:
             return False
@@ -265,14 +265,14 @@ class FilePool:
         os.fsync(root)
 
     def _finish(self, root: int, entry: Entry) -> None:
-        with self._tree.opened(root, entry.directory) as directory:
-            self._tree.settle(directory)
+        with self.tree.opened(root, entry.directory) as directory:
+            self.tree.settle(directory)
             self.snapshots.tidy(directory)
         if entry.volume.state is State.TRASH:
-            self._tree.move(root, entry.directory, TRASH + entry.volume.uuid)
+            self.tree.move(root, entry.directory, TRASH + entry.volume.uuid)
         elif entry.volume.state is not State.BUILDING and not self._has_size(root, entry):
-            with self._tree.opened(root, entry.directory) as directory, self._tree.data(directory) as data:
+            with self.tree.opened(root, entry.directory) as directory, self.tree.data(directory) as data:
                 size = os.fstat(data).st_size
             if size > entry.volume.size_bytes and size % rules.BLOCK_BYTES == 0:
                 grown = msgspec.structs.replace(entry.volume, size_bytes=size)
-                self._tree.write(root, entry._replace(volume=grown), trashed_at=None)
+                self.tree.write(root, entry._replace(volume=grown), trashed_at=None)

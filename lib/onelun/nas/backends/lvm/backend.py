@@ -23,6 +23,7 @@ from onelun.errors import Busy, NotFound, OnelunError, Rejected
 from onelun.model import Capacity, Owner, Snapshot, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Change, Progress
+from onelun.nas.backends.lvm.adopting import LvmAdopting
 from onelun.nas.backends.lvm.check import look
 from onelun.nas.backends.lvm.listing import volume_lv
 from onelun.nas.backends.lvm.snapshots import LvmSnapshots
@@ -42,6 +43,7 @@ class LvmBackend(Backend):
         self._volumes = LvmVolumes(self._pool)
         self._snapshots = LvmSnapshots(self._pool, self._volumes)
         self._usage = LvmUsage(self._pool)
+        self._adopting = LvmAdopting(self._pool)
 
     async def check(self, agent: str, cloud: str | None) -> list[str]:
         """See the base."""
@@ -217,6 +219,19 @@ class LvmBackend(Backend):
     async def usages(self) -> dict[str, Usage]:
         """See the base. One walk through the pool's metadata tells all of it."""
         return await self._usage.all()
+
+    async def foreign(self, name: str) -> bool:
+        """See the base."""
+        return await self._adopting.foreign(name)
+
+    async def adopt(self, found: str, name: str, uuid: str, owner: Owner) -> Volume:
+        """See the base. It is a thin LV of the pool; a thick one would have to be copied."""
+        rules.check_foreign(self.pool, found, name, uuid)
+        return await self._alone(lambda: self._adopting.adopt(found, name, uuid, owner))
+
+    async def release(self, volume: Volume) -> str:
+        """See the base. The LV is called as the volume was."""
+        return await self._alone(lambda: self._adopting.release(volume))
 
     async def _alone(self, step: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         return await self._pool.lvm.alone(step)

@@ -14,8 +14,8 @@ from onelun.errors import Conflict, NotFound, Rejected
 from onelun.model import Capacity, Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Change, Progress
-from onelun.nas.backends.memory.blocks import bytes_of
-from onelun.nas.backends.memory.kept import Moment, Shelf
+from onelun.nas.backends.memory.blocks import bytes_of, written
+from onelun.nas.backends.memory.kept import Kept, Moment, Shelf
 
 
 class MemoryBackend(Backend):
@@ -227,6 +227,39 @@ class MemoryBackend(Backend):
             if kept.visible()
         }
 
+    async def foreign(self, name: str) -> bool:
+        """See the base."""
+        return name in self._shelf.foreign
+
+    async def adopt(self, found: str, name: str, uuid: str, owner: Owner) -> Volume:
+        """See the base; nothing knows who reads it, so Busy is never raised."""
+        rules.check_foreign(self.pool, found, name, uuid)
+        self._check_owned()
+        if found not in self._shelf.foreign:
+            if self._shelf.named(found) is not None:
+                raise rules.ours_already(self.pool, found)
+            raise rules.no_foreign(self.pool, found, "nothing was put there")
+        holder = self._shelf.named(name)
+        rules.check_free(self.pool, name, holder.volume if holder is not None else None, None)
+        size, blocks = self._shelf.foreign[found]
+        volume = rules.adopted(self.pool, found, name, uuid, size, owner)
+        self._serve(owner.cloud)
+        del self._shelf.foreign[found]
+        self._shelf.by_uuid[uuid] = Kept(volume, blocks)
+        return volume
+
+    async def release(self, volume: Volume) -> str:
+        """See the base."""
+        self._check_owned()
+        kept = self._shelf.ready(volume)
+        self._shelf.foreign[kept.volume.name] = (kept.volume.size_bytes, kept.blocks)
+        del self._shelf.by_uuid[volume.uuid]
+        return kept.volume.name
+
+    def put(self, name: str, content: bytes) -> None:
+        """Put something into the pool's place that is nobody's, as an operator's own tools would."""
+        self._shelf.foreign[name] = (len(content), written({}, 0, content))
+
     def read(self, volume: Volume, offset: int, length: int) -> bytes:
         """The content, as an initiator would read it."""
         return self._shelf.present(volume).read(offset, length)
@@ -237,9 +270,12 @@ class MemoryBackend(Backend):
 
     def _build(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None) -> Volume:
         self._check_room(name, size_bytes)
-        rules.check_cloud(self.pool, self._cloud, owner.cloud)
-        self._cloud = self._cloud or owner.cloud
+        self._serve(owner.cloud)
         return self._shelf.build(name, uuid, size_bytes, owner, origin)
+
+    def _serve(self, cloud: str | None) -> None:
+        rules.check_cloud(self.pool, self._cloud, cloud)
+        self._cloud = self._cloud or cloud
 
     def _check_room(self, name: str, size_bytes: int) -> None:
         rules.check_room(self.pool, name, size_bytes, self._shelf.total_bytes)

@@ -58,6 +58,7 @@ class Shelf:
         self._pool = pool
         self.total_bytes = total_bytes
         self.by_uuid: dict[str, Kept] = {}
+        self.foreign: dict[str, tuple[int, Blocks]] = {}  # name → size and content of what is nobody's
 
     def used_bytes(self) -> int:
         """What all of it takes; blocks that are shared count once."""

@@ -13,6 +13,7 @@ from onelun.errors import NotFound
 from onelun.model import Capacity, Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Change, Progress
+from onelun.nas.backends.zfs.adopting import Adopting
 from onelun.nas.backends.zfs.building import Builder, rounded
 from onelun.nas.backends.zfs.command import Zfs
 from onelun.nas.backends.zfs.device import Devices
@@ -45,6 +46,7 @@ class ZfsBackend(Backend):
         removal = Removal(zfs, self._tree, self._devices, thick=builder.thick)
         self._snapshots = Snapshots(zfs, self._tree, self._devices, removal, builder)
         self._volumes = Volumes(zfs, self._tree, self._owned, builder, removal, self._snapshots)
+        self._adopting = Adopting(zfs, self._tree, self._devices, self._owned)
         self._repair = Repair(zfs, self._tree, removal)
         self._health = Health(zfs, self._tree)
         self._repaired = False
@@ -204,6 +206,23 @@ class ZfsBackend(Backend):
     async def usages(self) -> dict[str, Usage]:
         """See the base. Blocks that a clone shares with its origin are the origin's."""
         return await self._snapshots.usages()
+
+    async def foreign(self, name: str) -> bool:
+        """See the base."""
+        return await self._adopting.foreign(name)
+
+    async def adopt(self, found: str, name: str, uuid: str, owner: Owner) -> Volume:
+        """See the base. It is a zvol right below the pool's dataset: `zfs rename` brings it there from elsewhere in the zpool."""
+        rules.check_foreign(self.pool, found, name, uuid)
+        return await to_its_end(self._turns.within(name, self._adopting.adopt(found, name, uuid, owner)))
+
+    async def release(self, volume: Volume) -> str:
+        """See the base. It keeps its name."""
+
+        async def step() -> str:
+            return await self._adopting.release(await self._ready(volume))
+
+        return await to_its_end(self._turns.within(volume.name, step()))
 
     async def _present(self, volume: Volume) -> Entry:
         entry = (await self._seek(volume)).by_uuid(volume.uuid)

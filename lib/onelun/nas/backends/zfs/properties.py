@@ -144,6 +144,11 @@ def setting(name: str, value: object) -> str:
     return f"{_OURS}{name}={_NONE if value is None else value}"
 
 
+def forgotten() -> tuple[str, ...]:
+    """`property=value` that takes back every fact about a volume."""
+    return tuple(setting(name, None) for name in _NAMES)
+
+
 def _attachments(volume: Volume) -> dict[str, str | None]:
     text = msgspec.json.encode(volume.attachments).decode()
     pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]

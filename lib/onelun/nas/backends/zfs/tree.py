@@ -123,6 +123,11 @@ class Tree:
         found = (self._entry(read[path]) for leaf in leaves if (path := self.path(leaf)) in read)
         return Seen(pool, above, {entry.leaf: entry for entry in found if entry is not None})
 
+    async def facts(self, leaf: str) -> Facts | None:
+        """What ZFS says of the dataset `leaf`, whosever it is; None when there is none."""
+        path = self.path(leaf)
+        return parse(await self._zfs.read(*_GET, "-t", "filesystem,volume", ",".join(COLUMNS), path)).get(path)
+
     async def seek(self, *uuids: str, hints: tuple[str, ...] = (), new: str | None = None) -> Seen:
         """Look where volumes with these UUIDs can be; `hints` are names that they may have.
 
