@@ -117,8 +117,12 @@ async def test_what_is_open_is_busy_and_stays_as_it_is(pool, content):
     if not pool.devices:
         return
 
-    with Path(path).open("r+b"), pytest.raises(Busy, match="open"):
-        await pool.backend.adopt("legacy", "other", new(), ADOPTED)
+    held = os.open(path, os.O_RDWR)
+    try:
+        with pytest.raises(Busy, match="open"):
+            await pool.backend.adopt("legacy", "other", new(), ADOPTED)
+    finally:
+        os.close(held)
 
     assert await pool.backend.volumes() == []
     assert await pool.backend.foreign("legacy")
