@@ -31,6 +31,8 @@ class LvmAdopting:
         """Make it a volume; it is inactive afterwards, as all are."""
         listing = await self._pool.owned()
         row = await self._row(found)
+        if row is None and listing.visible(found) is not None:
+            raise rules.ours_already(self._pool.pool, found)
         if row is None:
             raise rules.no_foreign(self._pool.pool, found, f"lvs {self._pool.vg}/{found} shows nothing")
         if row["pool_lv"] != self._pool.thin_pool:
