@@ -12,7 +12,7 @@ from onelun.driver.asking import Asker
 from onelun.driver.document import Listed
 from onelun.driver.frame import parse_version
 from onelun.driver.location import Hosts
-from onelun.driver.pools import Pool, pools_named
+from onelun.driver.pools import Pool, pools_named, pools_of_system
 from onelun.errors import OnelunError, Rejected
 from onelun.rpc.message import ListDev, PoolCapacity, PoolCapacityIs
 from onelun.rpc.schema import Request
@@ -57,14 +57,17 @@ class Checking:
         return found + _flat(await asyncio.gather(*asked))
 
     async def datastores(self, wanted: Mapping[str, str]) -> list[str]:
-        """Whether onelun's image datastores have what TM_MAD_CONF gives new ones (`wanted`), and each pool is served."""
+        """Whether onelun's image datastores have what TM_MAD_CONF gives new ones (`wanted`), and each pool is served.
+
+        System datastores have a pool too: volatile disks and checkpoints live there.
+        """
         found: list[str] = []
         pools: dict[Pool, str] = {}
-        ours = [listed for listed in await self._api.datastores() if listed.is_image and self._is_ours(listed)]
-        for listed in ours:
-            found += _attributes(listed, self._driver, wanted)
+        for listed in filter(self._is_ours, await self._api.datastores()):
+            if listed.is_image:
+                found += _attributes(listed, self._driver, wanted)
             try:
-                for pool in pools_named(listed.attributes.get("ONELUN_POOLS", ""), listed.name):
+                for pool in self._pools(listed):
                     pools.setdefault(pool, listed.name)
             except Rejected as error:
                 found.append(error.sentence)
@@ -77,6 +80,12 @@ class Checking:
         return found + [
             f"frontend.nas does not name {nas}, which datastore {name} uses: add it" for nas, name in unnamed.items()
         ]
+
+    def _pools(self, listed: Listed) -> list[Pool]:
+        named = listed.attributes.get("ONELUN_POOLS", "")
+        if listed.is_image:
+            return pools_named(named, listed.name)
+        return pools_of_system(named, listed.name, self._config)
 
     def _is_ours(self, listed: Listed) -> bool:
         return self._driver in (listed.ds_mad, listed.tm_mad)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from onelun.config import Frontend
 from onelun.driver.document import Datastore
 from onelun.driver.running import Run
 from onelun.errors import Cancelled, InMaintenance, OnelunError, OutOfSpace, Rejected
@@ -37,14 +38,30 @@ def pools_named(text: str, datastore: str) -> list[Pool]:
 
 def system_pools(run: Run, datastore: Datastore | None, which: str) -> list[Pool]:
     """The pools of a system datastore, or else those of the configuration. Raises Rejected, saying what to set."""
-    if datastore is not None and datastore.pools.strip():
-        return pools_of(datastore)
-    if not run.config.pools:
+    name = datastore.name if datastore is not None and datastore.pools.strip() else which
+    return pools_of_system(datastore.pools if datastore is not None else "", name, run.config)
+
+
+def pools_of_system(text: str, datastore: str, config: Frontend) -> list[Pool]:
+    """The pools that `text`, the ONELUN_POOLS of that system datastore, names, or else those of the configuration.
+
+    Raises Rejected, saying what to set.
+    """
+    if text.strip():
+        return pools_named(text, datastore)
+    if not config.pools:
         raise Rejected(
-            f"system datastore {which} does not say where volatile disks live:"
+            f"system datastore {datastore} does not say where volatile disks and checkpoints live:"
             ' set ONELUN_POOLS="NAS/POOL …" in it (onedatastore update), or frontend.pools'
         )
-    return named_pools(run.config.pools, "frontend.pools")
+    return named_pools(config.pools, "frontend.pools")
+
+
+async def own_system_pools(run: Run) -> list[Pool]:
+    """The pools of the system datastore that the call names. Raises as system_pools."""
+    number = run.arguments.datastore_id
+    datastore = await run.api.datastore(number) if run.api is not None and number is not None else None
+    return system_pools(run, datastore, str(number) if number is not None else "of this VM")
 
 
 def named_pools(words: Iterable[str], where: str) -> list[Pool]:

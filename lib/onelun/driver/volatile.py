@@ -10,7 +10,7 @@ from onelun.driver.datastore import creation
 from onelun.driver.disks import Known, known
 from onelun.driver.filesystems import parse_filesystem
 from onelun.driver.location import Disk, parse_disk
-from onelun.driver.pools import Pool, choose, holding, system_pools
+from onelun.driver.pools import choose, holding, own_system_pools
 from onelun.driver.running import Run
 from onelun.driver.sizes import parse_size
 from onelun.driver.transfer import attach_new, must_be_of, must_exist, readonly
@@ -66,7 +66,7 @@ def _filesystem(told: str, oned: Known, disk: Disk) -> Filesystem | None:
 async def _make(run: Run, disk: Disk, oned: Known, size: int, filesystem: Filesystem | None) -> None:
     agent = run.context.hosts.compute(disk.host)
     name = volatile_volume(disk.vm_id, disk.disk_id)
-    pools = await _pools(run)
+    pools = await own_system_pools(run)
     # oned's --retry makes it once more: where it is, not where there is most room now.
     nas, pool = await holding(run, pools, name) or await choose(run, pools, size, name)
     source = Source(nas, pool, name)
@@ -74,10 +74,3 @@ async def _make(run: Run, disk: Disk, oned: Known, size: int, filesystem: Filesy
     await run.ask(nas, creation(source, size, owner, filesystem), ZvolCreated)
     await attach_new(run, source, disk, agent, readonly=readonly(oned, disk))
     run.note(f"made {source} with {size} bytes, {filesystem or 'empty'}, for disk {disk.disk_id} on {disk.host}")
-
-
-async def _pools(run: Run) -> list[Pool]:
-    """The system datastore's pools, or else those of the configuration."""
-    number = run.arguments.datastore_id
-    datastore = await run.api.datastore(number) if run.api is not None and number is not None else None
-    return system_pools(run, datastore, str(number) if number is not None else "of this VM")

@@ -57,6 +57,36 @@ def front(tmp_path: Path) -> Iterator[Front]:
         yield front
 
 
+def system(front: Front, pools: str) -> None:
+    """A system datastore whose TM is onelun, beside what is there."""
+    text = front.oned.pools["datastorepool"]
+    there = "<NAME>system</NAME><DS_MAD/><TM_MAD>ssh</TM_MAD><TYPE>1</TYPE><TEMPLATE/>"
+    ours = f"<NAME>sys</NAME><DS_MAD/><TM_MAD>onelun</TM_MAD><TYPE>1</TYPE><TEMPLATE>{pools}</TEMPLATE>"
+    assert there in text
+    front.oned.pools["datastorepool"] = text.replace(there, ours)
+
+
+@pytest.mark.parametrize(
+    ("pools", "settings", "said"),
+    [
+        ("<ONELUN_POOLS>nas1/tank</ONELUN_POOLS>", {}, ""),
+        ("", {"pools": ("nas1/tank",)}, ""),
+        ("", {}, "system datastore sys does not say where volatile disks and checkpoints live: set ONELUN_POOLS="),
+        ("<ONELUN_POOLS>tank</ONELUN_POOLS>", {}, "ONELUN_POOLS of datastore sys has 'tank': it should be NAS/POOL"),
+        ("<ONELUN_POOLS>nas1/lake</ONELUN_POOLS>", {}, "pool nas1/lake of datastore sys: "),
+    ],
+)
+async def test_a_system_datastore_of_onelun_has_a_pool_too(
+    front: Front, pools: str, settings: dict[str, object], said: str
+) -> None:
+    system(front, pools)
+
+    told = await front.checking(**settings).datastores(WANTED)
+
+    assert len(told) == (1 if said else 0)
+    assert all(sentence.startswith(said) for sentence in told)
+
+
 async def test_where_all_is_well_nothing_is_said(front: Front) -> None:
     checking = front.checking()
 
