@@ -26,6 +26,7 @@ COPIES = (
     "datastore/snap_revert",
     "datastore/snap_flatten",
     "tm/clone",
+    "tm/mv",
     "tm/mvds",
     "tm/cpds",
     "tm/snap_create",

@@ -67,16 +67,10 @@ class Directory:
 
     def read(self, path: str, name: str, offset: int = 0, limit: int = LONGEST_PIECE) -> bytes:
         """At most `limit` (1 MiB) bytes of a file from `offset` on; none at its end."""
-        parts = [*self._parts(path), *_names(name)]
         if offset < 0 or not 0 < limit <= LONGEST_PIECE:
             raise Rejected(f"a piece of {_shown(name)} cannot begin at {offset} and have {limit} bytes")
-        with self._beneath(path, name) as root:
-            # O_NONBLOCK: to open a pipe would wait for its writer.
-            descriptor = open_beneath(root, "/".join(parts), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with closing(descriptor):
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise Rejected(f"{_shown(path)}/{name} is no file")
-                return os.pread(descriptor, limit, offset)
+        with self._beneath(path, name), closing(self.open_file(path, name)) as descriptor:
+            return os.pread(descriptor, limit, offset)
 
     def link_text(self, path: str, name: str) -> str | None:
         """Where the link `name` leads; None when there is no such link."""
@@ -130,6 +124,45 @@ class Directory:
             if last:
                 with replacing(folder, parts[-1], aside):
                     _finish(folder, aside, mode)
+
+    def open_file(self, path: str, name: str) -> int:
+        """A descriptor of a file, to read; the caller closes it."""
+        parts = [*self._parts(path), *_names(name)]
+        with self._beneath(path, name) as root:
+            # O_NONBLOCK: to open a pipe would wait for its writer.
+            descriptor = open_beneath(root, "/".join(parts), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise Rejected(f"{_shown(path)}/{name} is no file")
+            return descriptor
+
+    def begin_file(self, path: str, name: str) -> int:
+        """A descriptor of a new, empty file, to write, which is aside until `end_file`; the caller closes it."""
+        parts = [*self._parts(path), *_names(name, put=True)]
+        with self._beneath(path, name) as root, closing(make_directories(root, parts[:-1])) as folder:
+            aside = _ASIDE + parts[-1]
+            remove_at(folder, aside)
+            return open_beneath(folder, aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, links=False)
+
+    def end_file(self, path: str, name: str, mode: int = 0o640) -> None:
+        """Give the file that was begun its name, durably, in place of the file that had it. Raises NotFound without one."""
+        parts = [*self._parts(path), *_names(name, put=True)]
+        with (
+            self._beneath(path, name) as root,
+            closing(open_beneath(root, "/".join(parts[:-1]), _FOLDER)) as folder,
+            replacing(folder, parts[-1], _ASIDE + parts[-1]),
+        ):
+            _finish(folder, _ASIDE + parts[-1], mode)
+
+    def drop_file(self, path: str, name: str) -> None:
+        """Remove the file that was begun. None was: nothing."""
+        parts = [*self._parts(path), *_names(name, put=True)]
+        with (
+            self._beneath(path, name) as root,
+            suppress(FileNotFoundError),
+            closing(open_beneath(root, "/".join(parts[:-1]), _FOLDER)) as folder,
+        ):
+            remove_at(folder, _ASIDE + parts[-1])
 
     def remove(self, path: str, name: str | None = None) -> None:
         """Remove the directory, or one entry of it, with all that is in it. No link is followed. Absent: nothing."""

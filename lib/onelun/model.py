@@ -13,7 +13,12 @@ class Kind(StrEnum):
     IMAGE = "image"  # an image of a datastore: only `rm` destroys it, through the trash
     DISK = "disk"  # a VM's own disk: `delete` destroys it
     VOLATILE = "volatile"  # a VM's disk without an image
+    CHECKPOINT = "checkpoint"  # a VM's memory while the VM is nowhere
     PLAIN = "plain"  # made by a caller of the bare protocol, of no cloud
+
+
+OF_A_VM = frozenset({Kind.DISK, Kind.VOLATILE, Kind.CHECKPOINT})
+"""What goes with its VM: one of an earlier life of the same ids makes way."""
 
 
 class State(StrEnum):

@@ -94,6 +94,11 @@ def volatile_volume(vm_id: int, disk_id: int) -> str:
     return f"one-vm-{vm_id}-{disk_id}"
 
 
+def checkpoint_volume(vm_id: int) -> str:
+    """The name of the volume that a VM's memory is on while the VM is nowhere."""
+    return f"one-vm-{vm_id}-checkpoint"
+
+
 _SNAPSHOT = "snap-"
 
 

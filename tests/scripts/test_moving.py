@@ -256,14 +256,14 @@ def test_a_shared_directory_stays_where_it_is(front: FrontEnd) -> None:
 def test_a_directory_that_is_too_large_is_refused_before_anything_changes(front: FrontEnd) -> None:
     front.start("6.10")
     cloned(front, "6.10")
-    fill(front, "node1", {"checkpoint": bytes(17 * MIB)})
+    fill(front, "node1", {"core": bytes(17 * MIB)})
 
     _, stderr, status = moved_directory(front, "host01", "host02", "6.10")
 
     assert status == 1
     assert "has 17 MiB of files; only 16 MiB are moved" in stderr
     assert front.cloud.directories["node2"] == {}
-    assert sorted(front.cloud.directories["node1"][vm(front)]) == ["checkpoint", "disk.0"]
+    assert sorted(front.cloud.directories["node1"][vm(front)]) == ["core", "disk.0"]
 
 
 def test_an_empty_directory_moves_too(front: FrontEnd) -> None:

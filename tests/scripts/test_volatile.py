@@ -215,7 +215,7 @@ def test_a_system_datastore_without_pools_says_what_to_set(front: FrontEnd, oned
     front.start("6.10")
 
     assert refused(front.run(transfer_call("6.10", "mkswap"))) == (
-        "cannot make a disk to swap on: system datastore 103 does not say where volatile disks live:"
+        "cannot make a disk to swap on: system datastore 103 does not say where volatile disks and checkpoints live:"
         ' set ONELUN_POOLS="NAS/POOL …" in it (onedatastore update), or frontend.pools\n'
     )
 

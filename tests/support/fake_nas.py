@@ -32,6 +32,7 @@ class Volume:
     filesystem: str | None = None
     filled_from: tuple[int, int] | None = None
     content: str = ""
+    checkpoint: bytes = b""
     snapshots: dict[str, str] = field(default_factory=dict)  # name → content
 
 
@@ -120,6 +121,8 @@ class Cloud:
     def create_zvol(self, nas: str, r: m.CreateZvol) -> Reply:
         key = (nas, self._pool(nas, r.zpool), r.zvol)
         found = self.volumes.get(key)
+        if found is not None and r.owner.kind is Kind.CHECKPOINT and found.owner == r.owner:
+            found = self.volumes.pop(key) and None
         if found is not None and (found.size, found.owner) != (r.size_bytes, r.owner):
             raise Conflict(f"{r.zvol} exists in pool {r.zpool} already")
         if found is None:
@@ -229,10 +232,14 @@ class Cloud:
         others = [host for host in volume.hosts if host not in (r.remotehost, r.beside)]
         if others and not (r.readonly and volume.readonly):
             raise Conflict(f"volume {r.zvol} is mapped to {others[0]}: unmap it there first")
+        device = f"/dev/onelun/{nas}/{r.zpool}/{r.zvol}"
+        volume.readonly = r.readonly
+        if volume.owner.kind is Kind.CHECKPOINT:
+            assert (r.path, r.vm, r.disk) == (None, None, None)
+            volume.hosts[r.remotehost] = ""
+            return m.ZvolMapped(bdev="/dev/loop0", device=device, uuid=volume.uuid, size_bytes=volume.size, epoch=1)
         assert None not in (r.path, r.vm, r.disk)
         volume.hosts[r.remotehost] = r.path
-        volume.readonly = r.readonly
-        device = f"/dev/onelun/{nas}/{r.zpool}/{r.zvol}"
         directory, _, name = r.path.rpartition("/")
         self.directories[r.remotehost].setdefault(directory, {})[name] = m.Entry(name=name, kind="link", target=device)
         self.placements[r.vm, r.disk] = Placement(key, r.path, r.remotehost)
@@ -403,3 +410,23 @@ class Cloud:
         else:
             self.directories[host].get(r.path, {}).pop(r.name, None)
         return m.EntryRemoved()
+
+    def _connected(self, host: str, r: m.StoreFile | m.FetchFile) -> Volume:
+        volume = self.volumes.get((r.nas, r.zpool, r.zvol))
+        if volume is None or host not in volume.hosts or volume.uuid != r.uuid:
+            raise Conflict(f"{r.zvol} is not connected here")
+        return volume
+
+    def store_file(self, host: str, r: m.StoreFile) -> Reply:
+        data = self.contents[host, r.path, r.name]
+        volume = self._connected(host, r)
+        assert len(data) == r.size_bytes <= volume.size
+        volume.checkpoint = data + bytes(volume.size - len(data))
+        return m.FileStored()
+
+    def fetch_file(self, host: str, r: m.FetchFile) -> Reply:
+        data = self._connected(host, r).checkpoint[: r.size_bytes]
+        self.contents[host, r.path, r.name] = data
+        entry = m.Entry(name=r.name, kind="file", mode=r.mode, size=len(data))
+        self.directories[host].setdefault(r.path, {})[r.name] = entry
+        return m.FileFetched()

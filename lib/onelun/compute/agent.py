@@ -11,6 +11,7 @@ from typing import Any
 from onelun import naming
 from onelun.beneath import owner_of
 from onelun.compute.attachments import Attachments
+from onelun.compute.checkpoints import Checkpoints
 from onelun.compute.connectors.base import Connector
 from onelun.compute.guests import Guests, notes_of
 from onelun.compute.host import Host
@@ -28,6 +29,7 @@ from onelun.rpc.message import (
     Entry,
     EntryPut,
     EntryRemoved,
+    FetchFile,
     FileRead,
     FreezeGuest,
     GrowDev,
@@ -40,6 +42,7 @@ from onelun.rpc.message import (
     ReadFile,
     RemoveEntry,
     SetZvol,
+    StoreFile,
     SyncZvols,
     TearDown,
     ThawGuest,
@@ -70,6 +73,7 @@ class ComputeAgent:
             self._directory,
             owner_of(config.owner),
         )
+        self._checkpoints = Checkpoints(self._directory, self._host)
         self._guests = Guests(config.libvirt, notes_of(run_dir(config)))
         self.readiness = Readiness(f"{config.state}/nas.json")
         self._in_flight = asyncio.Semaphore(limits.per_host)
@@ -89,6 +93,8 @@ class ComputeAgent:
             ReadFile: self.read_file,
             PutEntry: self.put_entry,
             RemoveEntry: self.remove_entry,
+            StoreFile: self._checkpoints.store,
+            FetchFile: self._checkpoints.fetch,
         }
 
     async def start(self) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from typing import NamedTuple
 
+from onelun.driver import checkpoints
 from onelun.driver.disks import Known, known, volume_of
 from onelun.driver.document import Vm, VmDisk, parse_vm_document
 from onelun.driver.location import Directory, Disk, parse_location
@@ -139,7 +140,7 @@ async def _volume(run: Run, migration: _Migration, disk: VmDisk) -> Source:
 async def _carry(run: Run, migration: _Migration) -> None:
     source, target = migration.source, migration.target
     here, there = place(run, source.agent), place(run, target.agent)
-    entries = await here.entries(source.directory.path) or ()
+    entries = checkpoints.without(await here.entries(source.directory.path) or ())
     size = await carry(run, source.directory, target.directory, (here, there), entries)
     run.note(f"copied {source.directory.path} to {target.directory.host}, {len(entries)} entries, {size} bytes")
 

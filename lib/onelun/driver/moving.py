@@ -6,6 +6,7 @@ in mixed mode another driver moves the directory afterwards; it leads nowhere un
 
 from __future__ import annotations
 
+from onelun.driver import checkpoints
 from onelun.driver.disks import Known, known, volatile_disks, volume_of
 from onelun.driver.location import Directory, Disk, parse_location
 from onelun.driver.places import Place, place
@@ -16,8 +17,9 @@ from onelun.naming import Source
 from onelun.rpc.message import Entry, UnmapZvol, ZvolUnmapped
 
 MIB = 1 << 20
-# What a directory may carry; a checkpoint, as big as the VM's memory, needs another way.
+# What a directory may carry; a checkpoint, as big as the VM's memory, goes by a volume.
 LARGEST_DIRECTORY = 16 * MIB
+_PROBE = ".onelun-"
 
 # VirtualMachine.h. The VM comes from the front-end: PROLOG_RESUME, PROLOG_UNDEPLOY and their failures.
 _RESUMING = frozenset({9, 49, 31, 50})
@@ -100,7 +102,11 @@ async def _move_directory(
     if await shared(run, (here, source.path), (there, target.path)):
         run.note(f"{source.path} is shared by {source.host} and {target.host}")
         return
+    entries, checkpoint = await checkpoints.leave(run, source, agents[0], entries, room=LARGEST_DIRECTORY)
     size = await carry(run, source, target, (here, there), entries)
+    if checkpoint is not None:
+        stays = oned.lcm_state not in _STOPPING
+        await checkpoints.arrive(run, target, agents[1], checkpoint, fetch=stays)
     await here.remove(source.path)
     run.note(f"moved {source.path} from {source.host} to {target.host}, {len(entries)} entries, {size} bytes")
 
@@ -110,6 +116,8 @@ async def carry(
 ) -> int:
     """Copy the directory's entries from place to place; the bytes of its files. Raises Rejected for more than are carried."""
     here, there = places
+    # A probe is left where one was killed that looked whether the places are one.
+    entries = tuple(entry for entry in entries if not entry.name.startswith(_PROBE))
     size = sum(entry.size for entry in entries if entry.kind == "file")
     if size > LARGEST_DIRECTORY:
         raise Rejected(
@@ -129,7 +137,7 @@ async def shared(run: Run, here: tuple[Place, str], there: tuple[Place, str]) ->
 
     NFS may list a directory as it was a minute ago; a name that was never looked up it asks the server for.
     """
-    probe = f".onelun-{run.call.id}"
+    probe = f"{_PROBE}{run.call.id}"
     await here[0].put(here[1], Entry(name=probe, kind="file", mode=0o600))
     try:
         await there[0].read(there[1], probe, 0)
@@ -159,6 +167,6 @@ async def _copy(here: Place, source: str, entry: Entry, there: Place, target: st
 
 
 async def _make_empty(run: Run, where: Place, path: str) -> None:
-    name = f".onelun-{run.call.id}"
+    name = f"{_PROBE}{run.call.id}"
     await where.put(path, Entry(name=name, kind="file", mode=0o600))
     await where.remove(path, name)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from onelun.directory import Directory
 from onelun.driver.running import Run
+from onelun.errors import NotFound
 from onelun.rpc.message import (
     DirList,
     Entry,
@@ -80,6 +81,8 @@ class Local:
 
     async def read(self, path: str, name: str, offset: int) -> bytes:
         """See Place."""
+        if not os.path.isdir(self._root):
+            raise NotFound(f"{path} does not exist on the front-end")
         return await asyncio.to_thread(self._directory.read, path, name, offset)
 
     async def put(self, path: str, entry: Entry, *, offset: int = 0, data: bytes = b"", last: bool = True) -> None:

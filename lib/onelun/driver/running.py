@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # oned gives `stat` up after 90 s, and waits for it inside an API call of a user.
 _STAT_S = 55.0
-# What may last as long as a copy. A snapshot is made in no time, but not on every storage.
+# What may last as long as a copy. A snapshot is made in no time, but not on every storage; mv may have a VM's memory to move.
 COPIES = frozenset(
     {
         "datastore/cp",
@@ -30,6 +30,7 @@ COPIES = frozenset(
         "datastore/snap_revert",
         "datastore/snap_flatten",
         "tm/clone",
+        "tm/mv",
         "tm/mvds",
         "tm/cpds",
         "tm/snap_create",

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 
+from onelun.driver import checkpoints
 from onelun.driver.disks import Known, known, own_volume, volatile_disks, volumes_of
 from onelun.driver.location import Directory, Disk, parse_disk, parse_location, parse_source_argument
 from onelun.driver.places import place
@@ -65,7 +66,9 @@ async def delete(run: Run) -> str:
     if isinstance(location, Directory):
         for disk in [] if run.arguments.modern else await volatile_disks(run, location):
             await _end(run, disk, agent, oned)
-        await _remove_entry(run, agent, location.path, None, left=oned.left(location.host))
+        left = oned.left(location.host)
+        await checkpoints.discard(run, location, agent, left=left)
+        await _remove_entry(run, agent, location.path, None, left=left)
         return ""
     await _end(run, location, agent, oned)
     return ""

@@ -25,6 +25,8 @@ def describe(owner: Owner) -> str:
             return f"image {owner.image_id}{registered}"
         case Kind.DISK | Kind.VOLATILE:
             return f"disk {owner.disk_id} of VM {owner.vm_id}"
+        case Kind.CHECKPOINT:
+            return f"the checkpoint of VM {owner.vm_id}"
         case _:
             return "a volume of no cloud"
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from onelun.errors import Conflict, NotFound, Rejected
-from onelun.model import Kind, Owner, State, Volume
+from onelun.model import OF_A_VM, Kind, Owner, State, Volume
 from onelun.naming import checked_name
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend, Progress
@@ -72,7 +72,7 @@ class Volumes:
             self._formatting.check(request.filesystem)
         async with self._locks.hold(lock_name(backend, name), preemptible=True):
             present = await backend.find(name)
-            if present is not None and request.owner.kind is Kind.VOLATILE:
+            if present is not None and request.owner.kind in (Kind.VOLATILE, Kind.CHECKPOINT):
                 if _equal(present, backend.rounded(size), request.owner):
                     return ZvolCreated(uuid=present.uuid, size_bytes=present.size_bytes)
                 self._pools.maintenance.must_be_over(backend.pool)
@@ -214,7 +214,7 @@ class Volumes:
 
     async def _make_way(self, backend: Backend, present: Volume, owner: Owner, job: Job) -> None:
         """A disk of an earlier life of the same ids is let go of by its hosts; anything else keeps its name."""
-        if present.owner.kind not in (Kind.DISK, Kind.VOLATILE) or not same_owner(present.owner, owner):
+        if present.owner.kind not in OF_A_VM or not same_owner(present.owner, owner):
             raise Conflict(f"{present.name} exists in pool {backend.pool} already, as {describe(present.owner)}")
         for row in self._catalogue.attachments(uuid=present.uuid):
             await self._attachments.detach(

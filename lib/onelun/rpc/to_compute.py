@@ -199,3 +199,36 @@ class RemoveEntry(Request, tag="remove_entry", frozen=True):
 
 class EntryRemoved(Reply, tag="entry_removed", frozen=True):
     """It is gone."""
+
+
+class StoreFile(Request, tag="store_file", frozen=True):
+    """Copy a file of a VM's directory, `size_bytes` long, to the beginning of a volume that is connected here, durably."""
+
+    path: str
+    name: str
+    nas: str
+    zpool: str
+    zvol: str
+    uuid: str
+    size_bytes: int
+
+
+class FileStored(Reply, tag="file_stored", frozen=True):
+    """The volume has the file's bytes."""
+
+
+class FetchFile(Request, tag="fetch_file", frozen=True):
+    """Make a file of a VM's directory, of the first `size_bytes` of a volume that is connected here. It appears whole."""
+
+    path: str
+    name: str
+    nas: str
+    zpool: str
+    zvol: str
+    uuid: str
+    size_bytes: int
+    mode: int = 0o600
+
+
+class FileFetched(Reply, tag="file_fetched", frozen=True):
+    """The file is there, durably."""

@@ -266,3 +266,36 @@ async def test_a_cloud_does_not_delete_what_it_never_adopted(nas):
         await nas.ask(DelZvol(zvol="one-1", zpool="tank", owner=_owner()))
 
     assert list(await nas.volumes()) == ["one-1"]
+
+
+def _checkpoint(vm=3):
+    return Owner(kind=Kind.CHECKPOINT, cloud=CLOUD, vm_id=vm)
+
+
+async def test_a_checkpoint_is_mapped_as_no_disk_of_its_vm_and_removed_by_its_owner(nas):
+    name = "one-vm-3-checkpoint"
+    await nas.ask(_create(name, _checkpoint()))
+    await nas.ask(MapZvol(zvol=name, zpool="tank", remotehost="node1", cloud=CLOUD))
+
+    for _ in range(2):
+        await nas.ask(UnmapZvol(zvol=name, zpool="tank", cloud=CLOUD))
+    with pytest.raises(Conflict, match="is the checkpoint of VM 3, not the checkpoint of VM 4"):
+        await nas.ask(DelZvol(zvol=name, zpool="tank", owner=_checkpoint(4)))
+    for _ in range(2):
+        await nas.ask(DelZvol(zvol=name, zpool="tank", owner=_checkpoint()))
+
+    assert await nas.backend.volumes() == []
+
+
+@pytest.mark.parametrize("size", [MIB, 2 * MIB])
+async def test_a_checkpoint_that_was_begun_before_is_made_anew_without_the_host_that_has_it(nas, size):
+    name = "one-vm-3-checkpoint"
+    first = await nas.ask(_create(name, _checkpoint()))
+    await nas.ask(MapZvol(zvol=name, zpool="tank", remotehost="node1", cloud=CLOUD))
+    await _write(nas, name, b"half")
+
+    second = await nas.ask(_create(name, _checkpoint(), size=size))
+
+    assert second.uuid != first.uuid
+    assert (await nas.volumes())[name].attachments == ()
+    assert await _read(nas, name, 4) == bytes(4)
