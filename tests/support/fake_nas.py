@@ -230,7 +230,7 @@ class Cloud:
         if r.remotehost not in self.directories or r.remotehost in self.dead:
             raise Unreachable(f"nobody serves {r.remotehost}")
         others = [host for host in volume.hosts if host not in (r.remotehost, r.beside)]
-        if others and not (r.readonly and volume.readonly):
+        if others and not r.shareable and not (r.readonly and volume.readonly):
             raise Conflict(f"volume {r.zvol} is mapped to {others[0]}: unmap it there first")
         device = f"/dev/onelun/{nas}/{r.zpool}/{r.zvol}"
         volume.readonly = r.readonly

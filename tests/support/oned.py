@@ -44,13 +44,15 @@ class Oned:
         self.documents["vm", vm_id] = show(recorded, **{k: str(v) for k, v in wanted.items() if v is not None})
 
     def disk(self, vm_id: int, disk_id: int, **elements: str | None) -> None:
-        """Change elements of a disk; None takes one away."""
+        """Change elements of a disk, or add them; None takes one away."""
         text = self.documents["vm", vm_id]
         disks = re.findall(r"<DISK>.*?</DISK>", text)
         old = next(disk for disk in disks if f"<DISK_ID><![CDATA[{disk_id}]]></DISK_ID>" in disk)
         new = old
         for name, value in elements.items():
             replacement = "" if value is None else f"<{name}>{value}</{name}>"
+            if f"<{name}>" not in new:
+                new = new.replace("</DISK>", f"<{name}></{name}></DISK>")
             new = re.sub(f"<{name}>.*?</{name}>", lambda _, to=replacement: to, new)
         self.documents["vm", vm_id] = text.replace(old, new)
 

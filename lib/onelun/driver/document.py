@@ -65,6 +65,7 @@ class VmDisk(msgspec.Struct, frozen=True):
     original_size_mb: int | None
     fs: str = ""
     tm_mad: str = ""
+    shareable: bool = False
 
 
 class Vm(msgspec.Struct, frozen=True):
@@ -215,6 +216,7 @@ def _disk(element: etree._Element) -> VmDisk:
         original_size_mb=_number_or_none(element, "ORIGINAL_SIZE"),
         fs=_text(element, "FS").strip(),
         tm_mad=_text(element, "TM_MAD").strip(),
+        shareable=_text(element, "SHAREABLE").strip().upper() == "YES",
     )
 
 

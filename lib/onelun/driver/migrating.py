@@ -77,6 +77,7 @@ async def premigrate(run: Run) -> str:
                 _disk(migration.target, disk),
                 migration.target.agent,
                 readonly=disk.readonly,
+                shareable=disk.shareable,
                 beside=migration.source.agent,
                 within_s=max(1.0, run.deadline.left_s() - _CLEAN_UP_S),
             )

@@ -77,7 +77,8 @@ async def _move_disk(run: Run, source: Disk, target: Disk, agents: tuple[str | N
         run.note(f"{volume} left {source.host}")
         return
     told = oned.disk(source.disk_id)
-    await attach(run, volume, target, there, readonly=told is not None and told.readonly)
+    readonly, shareable = (told.readonly, told.shareable) if told is not None else (False, False)
+    await attach(run, volume, target, there, readonly=readonly, shareable=shareable)
     run.note(f"moved {volume} from {source.host} to {target.host}")
 
 

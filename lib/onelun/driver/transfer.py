@@ -51,7 +51,9 @@ async def ln(run: Run) -> str:
     agent = run.context.hosts.compute(disk.host)
     oned = await known(run, disk.vm_id)
     must_exist(oned, disk)
-    await attach(run, source, disk, agent, readonly=readonly(oned, disk))
+    told = oned.disk(disk.disk_id)
+    shareable = told is not None and told.shareable
+    await attach(run, source, disk, agent, readonly=readonly(oned, disk), shareable=shareable)
     run.note(f"linked {source} as disk {disk.disk_id} on {disk.host}")
     return ""
 
@@ -107,12 +109,14 @@ async def attach(
     agent: str,
     *,
     readonly: bool,
+    shareable: bool = False,
     beside: str | None = None,
     within_s: float | None = None,
 ) -> None:
     """Connect the volume on the host and link disk.N to it; it is the VM's disk from now on.
 
-    The host of the agent `beside` keeps it meanwhile: the VM is moving from there while it runs.
+    A `shareable` one may be other VMs' too, on other hosts. The host of the agent `beside` keeps it meanwhile: the VM is moving
+    from there while it runs.
     """
     request = MapZvol(
         zvol=source.volume,
@@ -124,6 +128,7 @@ async def attach(
         path=disk.path,
         readonly=readonly,
         beside=beside,
+        shareable=shareable,
         needs=("readonly",) if readonly else (),
     )
     await run.ask(source.nas, request, ZvolMapped, within_s=within_s)

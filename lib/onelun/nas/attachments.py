@@ -54,17 +54,18 @@ class Attachments:
         deadline: Deadline,
         of: str,
         beside: str | None = None,
+        shared: bool = False,
     ) -> tuple[AttachmentRow, str]:
         """Give the volume to `host`, linked from `path`; return the attachment and the host's device. `of` is the job's id.
 
         Repeating it gives the same attachment. Raises Conflict when another host has the volume (unless all only read, or
-        that one is `beside`, from which a migration runs), Unreachable when nobody serves the host, NoReply when its
-        outcome is unknown; otherwise a failure leaves nothing.
+        that one is `beside`, from which a migration runs, or it is `shared` by all), Unreachable when nobody serves the host,
+        NoReply when its outcome is unknown; otherwise a failure leaves nothing.
         """
         async with self._hosts.turn(host):
             initiator = await self._hosts.initiator(host, deadline=deadline)
             wanted = Attachment(host=host, initiator=initiator, epoch=0, readonly=readonly, beside=beside)
-            row = self._offers.standing(volume, wanted)
+            row = self._offers.standing(volume, wanted, shared=shared)
             await self._pay(volume, host, deadline=deadline, of=of)
             if row is not None and not same(row, wanted):
                 await self._end_old(backend, row, deadline=deadline, of=of)

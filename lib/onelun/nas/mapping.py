@@ -77,6 +77,7 @@ class Mapping:
                     deadline=job.deadline,
                     of=job.id,
                     beside=request.beside,
+                    shared=request.shareable,
                 )
         log.info("map zvol=%s host=%s epoch=%s bdev=%s", name, host, row.epoch, bdev)
         device = self._attachments.source(volume).device

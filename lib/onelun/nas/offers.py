@@ -65,11 +65,11 @@ class Offers:
         """The CHAP secret of a target."""
         return self._identity.secret_of(iqn)
 
-    def standing(self, volume: Volume, wanted: Attachment) -> AttachmentRow | None:
+    def standing(self, volume: Volume, wanted: Attachment, *, shared: bool = False) -> AttachmentRow | None:
         """The attachment that the host of `wanted` has already, equal or not.
 
-        Raises Conflict when the volume is not ready, and when another host has it, unless all only read or a migration
-        runs between the two.
+        Raises Conflict when the volume is not ready, and when another host has it, unless all only read, it is `shared`
+        (OpenNebula says so of an image while nobody has it), or a migration runs between the two.
         """
         if volume.state is not State.READY:
             raise Conflict(f"volume {volume.name} is {volume.state}, not ready")
@@ -77,7 +77,7 @@ class Offers:
         for row in self._catalogue.attachments(uuid=volume.uuid):
             if row.host == wanted.host:
                 own = row
-            elif not (wanted.readonly and row.readonly) and not _migrates(row, wanted):
+            elif not shared and not (wanted.readonly and row.readonly) and not _migrates(row, wanted):
                 doubt = " (it does not answer)" if row.state == UNKNOWN else ""
                 raise Conflict(f"volume {volume.name} is mapped to {row.host}{doubt}: unmap it there first")
         return own

@@ -77,6 +77,27 @@ async def test_a_second_host_is_refused_while_the_first_has_the_volume(nas):
     assert nas.nodes["node2"].connected == {}
 
 
+async def test_vms_on_two_hosts_write_to_a_shareable_image_until_each_ends(nas):
+    await _image(nas)
+    other = PATH.replace("/3/", "/4/")
+    await nas.ask(_map(shareable=True))
+    with pytest.raises(Conflict, match="is mapped to node1"):
+        await nas.ask(_map(host="node2", vm=4, path=other))
+    await nas.ask(_map(host="node2", vm=4, path=other, shareable=True))
+    both = len(await nas.exporter.exports())
+
+    remove = RemoveDisk(zvol="one-1", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH, remotehost="node1")
+    for _ in range(2):
+        await nas.ask(remove)
+    left = dict(nas.nodes["node1"].connected), len(nas.nodes["node2"].connected)
+    for _ in range(2):
+        await nas.ask(UnmapZvol(zvol="one-1", zpool="tank", remotehost="node2", cloud=CLOUD, vm=4, disk=0, path=other))
+
+    assert both == 2
+    assert left == ({}, 1)
+    assert await nas.exporter.exports() == {}
+
+
 async def test_readers_on_two_hosts_share_a_volume(nas):
     await _image(nas)
 

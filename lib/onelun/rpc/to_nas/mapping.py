@@ -13,7 +13,8 @@ class MapZvol(Request, tag="map_zvol", frozen=True):
 
     `size` is GiB, a number or a string, as the seed has it; `size_bytes` wins over it. `path` is the `disk.N` that the
     host links to the device; with `cloud`, `vm` and `disk` it is the placement that `unmap_zvol` of the same names ends.
-    `beside` is a host that keeps the volume meanwhile: a migration from it runs.
+    `beside` is a host that keeps the volume meanwhile: a migration from it runs. `shareable`: so may every other host, whose VMs
+    write to it by turns of their own.
     """
 
     zvol: str
@@ -28,6 +29,7 @@ class MapZvol(Request, tag="map_zvol", frozen=True):
     path: str | None = None
     readonly: bool = False
     beside: str | None = None
+    shareable: bool = False
 
 
 class ZvolMapped(Reply, tag="zvol_mapped", frozen=True):
