@@ -37,6 +37,7 @@ no_volumes() {
 	run ask nas1 list_zvols
 	# shellcheck disable=SC2154 # bats sets output and status
 	empty "$(jq -r '.body[].zvol' <<<"$output" 2>&1)" "volumes that can be seen ($status)"
+	# shellcheck disable=SC2016 # it is expanded there
 	expects 0 nas1 sh -c '
 		if vgs onelun >/dev/null 2>&1; then
 			lvs --noheadings -o lv_name,tags onelun | grep -vE "^ *thin |onelun.state=trash|state.trash"
