@@ -111,6 +111,22 @@ class Usage(msgspec.Struct, frozen=True):
     snapshots: dict[str, int] = {}
 
 
+class Extent(msgspec.Struct, frozen=True):
+    """A range of a volume that may differ between two of its snapshots, in bytes.
+
+    Without `data` it reads as zeros in the later one: it was written with zeros, or discarded.
+    """
+
+    offset: int
+    length: int
+    data: bool
+
+    @property
+    def end(self) -> int:
+        """The first byte behind it."""
+        return self.offset + self.length
+
+
 class Capacity(msgspec.Struct, frozen=True):
     """What a pool can really give. `free_bytes` may be less than total minus used (reservations, snapshots)."""
 

@@ -15,6 +15,7 @@ from onelun.nas.adopting import Adopting
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue
+from onelun.nas.changes import Changes
 from onelun.nas.connections import Connections
 from onelun.nas.copies import Copies
 from onelun.nas.epochs import Epochs
@@ -76,6 +77,7 @@ class NasAgent:
         self._adopting = Adopting(pools, locks, self.catalogue, placements)
         self._mapping = ZvolMapping(pools, locks, self.catalogue, self._volumes, self.attachments, placements)
         self._snapshots = Snapshots(pools, locks, self.catalogue, self.attachments)
+        self._changes = Changes(pools, locks)
         self._copies = Copies(pools, locks, self.catalogue, self._volumes)
         self._saving = Saving(pools, locks, self.catalogue, self.attachments, self._volumes, placements)
         self._connections = Connections(pools, locks, self.catalogue, offers)
@@ -101,6 +103,7 @@ class NasAgent:
             m.SaveZvol: self._saving.save,
             m.SnapshotZvol: self._snapshots.take,
             m.ListSnapshots: self._snapshots.listed,
+            m.ListChanges: self._changes.listed,
             m.RevertZvol: self._snapshots.revert,
             m.FlattenZvol: self._snapshots.flatten,
             m.DelSnapshot: self._snapshots.delete,

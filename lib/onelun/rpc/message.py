@@ -43,6 +43,7 @@ from onelun.rpc.to_compute import (
     ZvolsSynced,
 )
 from onelun.rpc.to_either import Cancel, Cancelling, Hello, HelloIs, Status, StatusIs
+from onelun.rpc.to_nas.changes import ChangeList, ListChanges
 from onelun.rpc.to_nas.connections import (
     ConnectionInitialized,
     ConnectionTerminated,
@@ -120,6 +121,7 @@ __all__ = [
     "AdoptZvol",
     "Cancel",
     "Cancelling",
+    "ChangeList",
     "CloneZvol",
     "ConnectionInitialized",
     "ConnectionTerminated",
@@ -154,6 +156,7 @@ __all__ = [
     "ImportRenewed",
     "ImportZvol",
     "InitializeConnection",
+    "ListChanges",
     "ListDev",
     "ListDir",
     "ListDisks",
@@ -248,6 +251,8 @@ VERBS: tuple[Verb, ...] = (
     # Not every storage makes a snapshot, or goes back to one, without copying.
     Verb(SnapshotZvol, ZvolSnapshotted, "nas", copies=True),
     Verb(ListSnapshots, SnapshotList, "nas", journaled=False),
+    # Some storages tell it by reading all that changed.
+    Verb(ListChanges, ChangeList, "nas", copies=True),
     Verb(RevertZvol, ZvolReverted, "nas", copies=True),
     Verb(FlattenZvol, ZvolFlattened, "nas", copies=True),
     Verb(DelSnapshot, SnapshotDeleted, "nas"),

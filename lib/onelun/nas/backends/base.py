@@ -14,12 +14,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from onelun.model import Capacity, Owner, Snapshot, Usage, Volume
+from onelun.model import Capacity, Extent, Owner, Snapshot, Usage, Volume
+from onelun.nas.backends import rules
 
 Progress = Callable[[int, int], None]
 # What a volume is to say of itself, made of what it says.
 Change = Callable[[Volume], Volume]
 """Called by the work itself with bytes done and bytes in all; from any thread."""
+
+MAX_EXTENTS = 16384
+"""So many extents `changed` returns at most: a reply of half a MiB."""
 
 
 class Backend(ABC):
@@ -168,6 +172,19 @@ class Backend(ABC):
     @abstractmethod
     async def delete_snapshot(self, volume: Volume, name: str) -> None:
         """Remove the snapshot. It, or the volume, absent: nothing. What was cloned from it, or reverted to it, lives on."""
+
+    async def changed(self, volume: Volume, since: str, until: str) -> list[Extent]:
+        """What may differ between two snapshots of the volume, as the storage tells it; nothing of their content is compared.
+
+        Sorted, not overlapping, at most MAX_EXTENTS, none beyond the end of `until`. They cover every byte that differs. A
+        range with data may be unchanged; one without reads as zeros in `until`. Where `until` is the longer one, what lies
+        beyond the end of `since` counts as having been zeros. The same snapshot twice: nothing.
+
+        It changes nothing, may be repeated, runs beside other work, and ends early when it is cancelled. Raises NotFound
+        without the volume or one of the snapshots, Conflict when the storage cannot tell (a full backup is needed then),
+        Busy when the storage was moving its blocks meanwhile.
+        """
+        raise rules.untold(volume, since, "this kind of pool does not know")
 
     @abstractmethod
     def device(self, volume: Volume) -> str:

@@ -117,6 +117,15 @@ def no_snapshot(volume: Volume, name: str) -> NotFound:
     return NotFound(f"{volume.name} in pool {volume.pool} has no snapshot {name}", snapshot=name)
 
 
+def untold(volume: Volume, since: str, why: str) -> Conflict:
+    """What to raise when the storage cannot tell what changed after the snapshot `since`; `why` completes "because ..."."""
+    return Conflict(
+        f"what changed in {volume.name} of pool {volume.pool} since its snapshot {since} cannot be told,"
+        f" because {why}: a full backup is needed",
+        snapshot=since,
+    )
+
+
 def near_full(pool: str, capacity: Capacity, remedy: str) -> list[str]:
     """The sentence about a pool above the high-water mark; `remedy` says how this kind of pool is enlarged."""
     used = 1.0 - capacity.free_bytes / capacity.total_bytes if capacity.total_bytes else 1.0

@@ -11,10 +11,11 @@ import time
 import msgspec
 
 from onelun.errors import Conflict, NotFound, Rejected
-from onelun.model import Capacity, Owner, Snapshot, State, Usage, Volume
+from onelun.model import Capacity, Extent, Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Change, Progress
-from onelun.nas.backends.memory.blocks import bytes_of, written
+from onelun.nas.backends.changes import merged
+from onelun.nas.backends.memory.blocks import bytes_of, changed, discarded, written
 from onelun.nas.backends.memory.kept import Kept, Moment, Shelf
 
 
@@ -202,6 +203,15 @@ class MemoryBackend(Backend):
         if volume.uuid in self._shelf.by_uuid:
             self._shelf.by_uuid[volume.uuid].moments.pop(name, None)
 
+    async def changed(self, volume: Volume, since: str, until: str) -> list[Extent]:
+        """See the base."""
+        moments = self._shelf.present(volume).moments
+        for name in (since, until):
+            if name not in moments:
+                raise rules.no_snapshot(volume, name)
+        later = moments[until]
+        return merged(changed(moments[since].blocks, later.blocks), later.snapshot.size_bytes)
+
     async def activate(self, volume: Volume) -> str:
         """See the base. There is nothing to make ready."""
         return self.device(self._shelf.present(volume).volume)
@@ -267,6 +277,11 @@ class MemoryBackend(Backend):
     def write(self, volume: Volume, offset: int, content: bytes) -> None:
         """Write as an initiator would. Raises Rejected beyond the end, OutOfSpace when the pool is full."""
         self._shelf.write(self._shelf.present(volume), offset, content)
+
+    def discard(self, volume: Volume, offset: int, length: int) -> None:
+        """Discard the whole blocks of the range as an initiator would: they read as zeros."""
+        kept = self._shelf.present(volume)
+        kept.blocks = discarded(kept.blocks, offset, length)
 
     def _build(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None) -> Volume:
         self._check_room(name, size_bytes)

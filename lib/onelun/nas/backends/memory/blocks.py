@@ -5,7 +5,9 @@ Blocks are values, so layers that were copied from one another share them until 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+from onelun.model import Extent
 
 BLOCK_BYTES = 4096
 
@@ -32,6 +34,20 @@ def written(blocks: Blocks, offset: int, content: bytes) -> Blocks:
         blocks[number] = block[:start] + piece + block[start + len(piece) :]
         done += len(piece)
     return blocks
+
+
+def discarded(blocks: Blocks, offset: int, length: int) -> Blocks:
+    """What `blocks` become when the range is discarded; a block that is only partly in it stays."""
+    whole = range(-(-offset // BLOCK_BYTES), (offset + length) // BLOCK_BYTES)
+    return {number: block for number, block in blocks.items() if number not in whole}
+
+
+def changed(before: Blocks, after: Blocks) -> Iterator[Extent]:
+    """The blocks that are other ones in the later layer, or absent there."""
+    for number in sorted(before.keys() | after.keys()):
+        block = after.get(number)
+        if block is not before.get(number):
+            yield Extent(number * BLOCK_BYTES, BLOCK_BYTES, data=block is not None)
 
 
 def bytes_of(layers: Iterable[Blocks]) -> int:
