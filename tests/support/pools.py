@@ -7,9 +7,14 @@ Place in a file of its own.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import stat
+import struct
+import subprocess
 import uuid as uuids
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +24,8 @@ from onelun.nas.backends.base import Backend
 
 MIB = 1 << 20
 AGENT = "0b6a4e0e-57a1-4d7c-9a64-4d9d5f1d7a10"
+# linux/fs.h, BLKDISCARD: _IO(0x12, 119), of an offset and a length in bytes.
+_BLKDISCARD = 0x1277
 OTHER_AGENT = "1c7b5f1f-68b2-4e8d-8b75-5eae602e8b21"
 CLOUD = "4f2c1f0e-7a55-4c58-9b5c-0c7f3a6f1a01"
 OTHER_CLOUD = "5a3d2a1f-8b66-4d69-8c6d-1d8a4b7a2b12"
@@ -36,6 +43,10 @@ class Pool(ABC):
     devices = True
     # How many volumes a test may make at once: a guest takes its time to start a command.
     many = 100
+    # Whether it tells what changed between two snapshots of which neither is the other's ancestor.
+    tells_branches = True
+    # How many places of a volume a test may write to; each is one of 8 KiB.
+    places = 20_000
     # Whether the storage keeps the moment of a snapshot in whole seconds only.
     whole_seconds = False
 
@@ -46,6 +57,15 @@ class Pool(ABC):
     @abstractmethod
     async def write(self, volume: Volume, offset: int, content: bytes) -> None:
         """As an initiator would, flushed."""
+
+    async def write_at(self, volume: Volume, offsets: Iterable[int], content: bytes) -> None:
+        """The same content at many places."""
+        for offset in offsets:
+            await self.write(volume, offset, content)
+
+    @abstractmethod
+    async def discard(self, volume: Volume, offset: int, length: int) -> None:
+        """As an initiator would; the range is one that the storage can let go of as a whole."""
 
     @abstractmethod
     async def read(self, volume: Volume, offset: int, length: int) -> bytes:
@@ -73,6 +93,12 @@ class DevicePool(Pool):
 
     async def write(self, volume: Volume, offset: int, content: bytes) -> None:
         await self._with(volume, os.O_WRONLY, lambda device: _write(device, offset, content))
+
+    async def write_at(self, volume: Volume, offsets: Iterable[int], content: bytes) -> None:
+        await self._with(volume, os.O_WRONLY, lambda device: _write_at(device, offsets, content))
+
+    async def discard(self, volume: Volume, offset: int, length: int) -> None:
+        await self._with(volume, os.O_WRONLY, lambda device: _discard(device, offset, length))
 
     async def read(self, volume: Volume, offset: int, length: int) -> bytes:
         return await self._with(volume, os.O_RDONLY, lambda device: os.pread(device, length, offset))
@@ -119,6 +145,21 @@ def _opened(path, flags, act):
 
 def _write(device, offset, content):
     assert os.pwrite(device, content, offset) == len(content)
+    os.fsync(device)
+
+
+def _write_at(device, offsets, content):
+    for offset in offsets:
+        assert os.pwrite(device, content, offset) == len(content)
+    os.fsync(device)
+
+
+def _discard(device, offset, length):
+    if stat.S_ISBLK(os.fstat(device).st_mode):
+        fcntl.ioctl(device, _BLKDISCARD, struct.pack("QQ", offset, length))
+    else:
+        place = ("--offset", str(offset), "--length", str(length), f"/proc/self/fd/{device}")
+        subprocess.run(["fallocate", "--punch-hole", *place], check=True, pass_fds=(device,), timeout=60)
     os.fsync(device)
 
 

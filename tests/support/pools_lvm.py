@@ -23,6 +23,7 @@ class LvmPool(DevicePool):
     """A thin pool of its own in the place's volume group."""
 
     shares = True
+    places = 1000
     many = 25
 
     def __init__(self, vg: str, thin_pool: str) -> None:

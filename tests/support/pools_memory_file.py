@@ -24,6 +24,7 @@ class MemoryPool(Pool):
 
     shares = True
     devices = False
+    places = 3000
 
     def __init__(self):
         self.backend = MemoryBackend("tank", total_bytes=256 * MIB)
@@ -33,6 +34,9 @@ class MemoryPool(Pool):
 
     async def write(self, volume, offset, content):
         self.backend.write(volume, offset, content)
+
+    async def discard(self, volume, offset, length):
+        self.backend.discard(volume, offset, length)
 
     async def read(self, volume, offset, length):
         return self.backend.read(volume, offset, length)

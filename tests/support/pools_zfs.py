@@ -29,6 +29,8 @@ class ZfsPool(DevicePool):
     """A dataset with volumes in it."""
 
     shares = True
+    tells_branches = False
+    places = 1000
     whole_seconds = True
 
     def __init__(self, zpool: str, dataset: str) -> None:

@@ -15,7 +15,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from onelun.model import Capacity, Extent, Owner, Snapshot, Usage, Volume
-from onelun.nas.backends import rules
 
 Progress = Callable[[int, int], None]
 # What a volume is to say of itself, made of what it says.
@@ -173,6 +172,7 @@ class Backend(ABC):
     async def delete_snapshot(self, volume: Volume, name: str) -> None:
         """Remove the snapshot. It, or the volume, absent: nothing. What was cloned from it, or reverted to it, lives on."""
 
+    @abstractmethod
     async def changed(self, volume: Volume, since: str, until: str) -> list[Extent]:
         """What may differ between two snapshots of the volume, as the storage tells it; nothing of their content is compared.
 
@@ -184,7 +184,6 @@ class Backend(ABC):
         without the volume or one of the snapshots, Conflict when the storage cannot tell (a full backup is needed then),
         Busy when the storage was moving its blocks meanwhile.
         """
-        raise rules.untold(volume, since, "this kind of pool does not know")
 
     @abstractmethod
     def device(self, volume: Volume) -> str:

@@ -82,7 +82,8 @@ def _fewer(extents: list[Extent], limit: int) -> list[Extent]:
             found[-1] = Extent(found[-1].offset, extent.end - found[-1].offset, data=True)
         else:
             found.append(extent)
-    return found
+    # What has become data may touch other data.
+    return _apart(found)
 
 
 def _cost(one: Extent, other: Extent) -> int:

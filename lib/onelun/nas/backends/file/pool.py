@@ -14,6 +14,7 @@ from onelun.errors import Conflict, NotFound
 from onelun.model import Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Change, Progress
+from onelun.nas.backends.file.changes import FileChanges
 from onelun.nas.backends.file.copying import copy_sparse, exchange, rename_new, share_blocks
 from onelun.nas.backends.file.directory import PoolDirectory
 from onelun.nas.backends.file.sidecar import VolumeFacts, write_volume
@@ -29,6 +30,7 @@ class FilePool:
         self._directory = directory
         self.tree = Tree(directory.pool)
         self.snapshots = FileSnapshots(directory, self.tree)
+        self.changes = FileChanges(directory, self.tree, self.snapshots)
         # Steps run in threads, and a change of facts is a reading and a writing.
         self._changing = threading.Lock()
 

@@ -20,12 +20,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from onelun.errors import Busy, NotFound, OnelunError, Rejected
-from onelun.model import Capacity, Owner, Snapshot, Usage, Volume
+from onelun.model import Capacity, Extent, Owner, Snapshot, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Change, Progress
 from onelun.nas.backends.lvm.adopting import LvmAdopting
+from onelun.nas.backends.lvm.changes import LvmChanges
 from onelun.nas.backends.lvm.check import look
 from onelun.nas.backends.lvm.listing import volume_lv
+from onelun.nas.backends.lvm.moment import Moments
 from onelun.nas.backends.lvm.snapshots import LvmSnapshots
 from onelun.nas.backends.lvm.thinpool import ThinPool
 from onelun.nas.backends.lvm.usage import LvmUsage
@@ -42,7 +44,9 @@ class LvmBackend(Backend):
         self._pool = ThinPool(pool, vg, thin_pool, udev_s=udev_s)
         self._volumes = LvmVolumes(self._pool)
         self._snapshots = LvmSnapshots(self._pool, self._volumes)
-        self._usage = LvmUsage(self._pool)
+        self._moments = Moments(self._pool)
+        self._usage = LvmUsage(self._pool, self._moments)
+        self._changes = LvmChanges(self._pool, self._moments)
         self._adopting = LvmAdopting(self._pool)
 
     async def check(self, agent: str, cloud: str | None) -> list[str]:
@@ -73,6 +77,8 @@ class LvmBackend(Backend):
             if listing.pool.owner is None:
                 await self._pool.change(listing, owner=agent)
             self._pool.opened(agent, geometry)
+            if status.held:
+                await self._moments.release(status.name)
             await self._volumes.resume(listing)
             await self._snapshots.finish(listing)
             await self._volumes.finish(await self._pool.listing())
@@ -187,6 +193,10 @@ class LvmBackend(Backend):
     async def delete_snapshot(self, volume: Volume, name: str) -> None:
         """See the base."""
         await self._alone(lambda: self._snapshots.remove(volume, name))
+
+    async def changed(self, volume: Volume, since: str, until: str) -> list[Extent]:
+        """See the base. The pool's metadata tells it in whole chunks: seconds for some TiB. No data is read."""
+        return await self._changes.changed(volume, since, until)
 
     def device(self, volume: Volume) -> str:
         """Its path, which never changes."""

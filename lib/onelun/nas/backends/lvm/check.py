@@ -12,7 +12,13 @@ from onelun.nas.backends import rules
 from onelun.nas.backends.lvm.thinpool import METADATA_HIGH_WATER, Geometry, ThinPool, broken, capacity_of, fraction
 
 _PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_TOOLS = {"lvs": "lvm2", "dmsetup": "dmsetup", "thin_check": "thin-provisioning-tools", "udevadm": "udev"}
+_TOOLS = {
+    "lvs": "lvm2",
+    "dmsetup": "dmsetup",
+    "thin_check": "thin-provisioning-tools",
+    "thin_delta": "thin-provisioning-tools",
+    "udevadm": "udev",
+}
 _GROUP = "vg_extent_size,vg_permissions,vg_missing_pv_count,vg_mda_size,vg_mda_free"
 _POOL = "segtype,chunk_size,zero,discards"
 # A warning comes before the refusal.

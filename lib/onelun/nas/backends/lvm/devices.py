@@ -20,12 +20,16 @@ _SYNC_S = 90.0
 # Documentation/admin-guide/device-mapper/thin-provisioning.rst, "Status" of thin-pool; with errors it is one word.
 _STATUS = re.compile(
     r"(?P<name>\S+): 0 \d+ thin-pool "
-    r"(?:(?P<word>Fail|Error)|\d+ (?P<metadata_used>\d+)/(?P<metadata>\d+) (?P<data_used>\d+)/(?P<data>\d+) \S+ (?P<rest>.*))"
+    r"(?:(?P<word>Fail|Error)"
+    r"|\d+ (?P<metadata_used>\d+)/(?P<metadata>\d+) (?P<data_used>\d+)/(?P<data>\d+) (?P<held>\S+) (?P<rest>.*))"
 )
 
 
 class PoolStatus(msgspec.Struct, frozen=True):
-    """How full a thin pool is, in blocks, and what is wrong with it, as words for a sentence. `name` is its device's."""
+    """How full a thin pool is, in blocks, and what is wrong with it, as words for a sentence.
+
+    `name` is its device's; `held` says that a moment of its metadata is held for somebody who walks through it.
+    """
 
     name: str
     metadata_used: int = 0
@@ -33,6 +37,7 @@ class PoolStatus(msgspec.Struct, frozen=True):
     data_used: int = 0
     data: int = 0
     wrong: str | None = None
+    held: bool = False
 
 
 class Devices:
@@ -126,7 +131,7 @@ def _status(match: re.Match[str]) -> PoolStatus:
     elif "ro" in words:
         wrong = "is read-only"
     numbers = {key: int(match[key]) for key in ("metadata_used", "metadata", "data_used", "data")}
-    return PoolStatus(match["name"], **numbers, wrong=wrong)
+    return PoolStatus(match["name"], **numbers, wrong=wrong, held=match["held"] != "-")
 
 
 def _text(path: str) -> str:

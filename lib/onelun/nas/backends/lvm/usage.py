@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import msgspec
@@ -14,9 +11,9 @@ from onelun.errors import ProtocolError
 from onelun.model import Snapshot, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.lvm.listing import VISIBLE
+from onelun.nas.backends.lvm.moment import Moments
 from onelun.nas.backends.lvm.thinpool import ThinPool
 
-_DMSETUP_S = 30.0
 # thin_ls reads 16 bytes or more for each chunk that is mapped: 256 MiB for 1 TiB in chunks of 64 KiB.
 _WALK_S = 100.0
 
@@ -31,10 +28,9 @@ class Taken(NamedTuple):
 class LvmUsage:
     """What is in a thin pool, measured."""
 
-    def __init__(self, pool: ThinPool) -> None:
+    def __init__(self, pool: ThinPool, moments: Moments) -> None:
         self._pool = pool
-        # A pool shows one moment of its metadata at a time.
-        self._walking = asyncio.Lock()
+        self._moments = moments
 
     async def of(self, volume: Volume) -> int:
         """The bytes that the volume maps, and those that its snapshots alone hold. Raises NotFound."""
@@ -67,25 +63,12 @@ class LvmUsage:
 
     async def _walk(self, *lvs: str) -> dict[str, Taken]:
         """What each LV takes; one that is gone meanwhile takes nothing."""
-        rows = await self._pool.lvm.report("lvs", "lv_name,thin_id", self._pool.vg)
-        numbers = {row["lv_name"]: row["thin_id"] for row in rows}
-        async with self._walking, self._moment() as metadata:
+        numbers = await self._pool.numbers()
+        async with self._moments.one() as metadata:
             columns = ("--no-headers", "--format", "DEV,MAPPED_BYTES,EXCLUSIVE_BYTES")
             told = await command.run("thin_ls", "--metadata-snap", *columns, metadata, timeout_s=_WALK_S)
         taken = parsed(told.stdout)
         return {lv: taken.get(numbers.get(lv, ""), Taken(0, 0)) for lv in lvs}
-
-    @contextlib.asynccontextmanager
-    async def _moment(self) -> AsyncIterator[str]:
-        """The path of the pool's metadata, of which thin_ls sees one moment inside the body."""
-        message = ("dmsetup", "message", (await self._pool.active()).name, "0")
-        # One that an interruption left would be an old moment; to release none is an error that means nothing.
-        await command.run(*message, "release_metadata_snap", timeout_s=_DMSETUP_S, check=False)
-        await command.run(*message, "reserve_metadata_snap", timeout_s=_DMSETUP_S)
-        try:
-            yield f"/dev/mapper/{self._pool.devices.dm_name(self._pool.thin_pool)}_tmeta"
-        finally:
-            await command.run(*message, "release_metadata_snap", timeout_s=_DMSETUP_S, check=False)
 
 
 def parsed(printed: str) -> dict[str, Taken]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from onelun.ending import to_its_end
 from onelun.errors import NotFound
-from onelun.model import Capacity, Owner, Snapshot, State, Usage, Volume
+from onelun.model import Capacity, Extent, Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Backend, Change, Progress
 from onelun.nas.backends.zfs.adopting import Adopting
@@ -22,6 +22,7 @@ from onelun.nas.backends.zfs.ownership import Ownership
 from onelun.nas.backends.zfs.places import NEW, TRASH, is_name, is_uuid
 from onelun.nas.backends.zfs.removal import Removal
 from onelun.nas.backends.zfs.repair import Repair
+from onelun.nas.backends.zfs.sending import Sending
 from onelun.nas.backends.zfs.snapshots import Snapshots
 from onelun.nas.backends.zfs.tree import Entry, Seen, Tree
 from onelun.nas.backends.zfs.turns import Turns
@@ -45,6 +46,7 @@ class ZfsBackend(Backend):
         builder = Builder(zfs, self._tree, properties or {})
         removal = Removal(zfs, self._tree, self._devices, thick=builder.thick)
         self._snapshots = Snapshots(zfs, self._tree, self._devices, removal, builder)
+        self._sending = Sending(zfs, self._tree, self._snapshots)
         self._volumes = Volumes(zfs, self._tree, self._owned, builder, removal, self._snapshots)
         self._adopting = Adopting(zfs, self._tree, self._devices, self._owned)
         self._repair = Repair(zfs, self._tree, removal)
@@ -185,6 +187,10 @@ class ZfsBackend(Backend):
         self._owned.check(seen)
         if (entry := seen.by_uuid(volume.uuid)) is not None:
             await to_its_end(self._snapshots.delete(entry, name))
+
+    async def changed(self, volume: Volume, since: str, until: str) -> list[Extent]:
+        """See the base. All that changed is read from the disks; a revert to what was before `since` makes it a Conflict."""
+        return await self._sending.changed(await self._present(volume), since, until)
 
     def device(self, volume: Volume) -> str:
         """The path that udev makes for the zvol; publishing and trashing change it."""

@@ -33,6 +33,10 @@ class Dependents(Busy):
     """Snapshots or clones hang on the dataset or snapshot."""
 
 
+class Unrelated(Conflict):
+    """The one snapshot is no ancestor of the other."""
+
+
 class Zfs:
     """Runs the tools for the pool `pool`, which is the dataset `dataset` of a zpool."""
 
@@ -140,6 +144,7 @@ _MEANINGS: tuple[tuple[str, Callable[[Zfs, str], OnelunError]], ...] = (
     (r"has children|has dependent clones|has snapshots|snapshot is cloned", _kind(Dependents)),
     (r"out of space|no space left|quota exceeded|greater than available space", _full),
     (r"pool is read-only|dataset is read-only|read-only file system", _read_only),
+    (r"not an earlier snapshot from the same fs", _kind(Unrelated)),
     (r"is busy|resource busy", _kind(Busy)),
     (r"already exists", _kind(Present)),
     (r"does not exist|no such pool|no such dataset|could not find any snapshots", _kind(Missing)),

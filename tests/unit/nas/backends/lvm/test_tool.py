@@ -14,7 +14,7 @@ from onelun.nas.backends.lvm.usage import Taken, parsed
 
 POOLS = """\
 vg0-pool: 0 4194304 thin-pool 0 420/4096 0/32768 - rw no_discard_passdown queue_if_no_space - 1024
-vg1-pool-tpool: 0 4194304 thin-pool 7 421/4096 100/32768 - rw discard_passdown error_if_no_space - 1024
+vg1-pool-tpool: 0 4194304 thin-pool 7 421/4096 100/32768 358 rw discard_passdown error_if_no_space - 1024
 vg2-pool-tpool: 0 4194304 thin-pool 7 421/4096 100/32768 - ro discard_passdown queue_if_no_space - 1024
 vg3-pool-tpool: 0 4194304 thin-pool 7 421/4096 100/32768 - ro discard_passdown queue_if_no_space needs_check 1024
 vg4-pool-tpool: 0 4194304 thin-pool 7 421/4096 32768/32768 - out_of_data_space discard_passdown queue_if_no_space - 1024
@@ -27,7 +27,7 @@ vg6-pool: 0 4194304 thin-pool Error
     ("name", "status"),
     [
         ("vg0-pool", PoolStatus("vg0-pool", 420, 4096, 0, 32768)),
-        ("vg1-pool", PoolStatus("vg1-pool-tpool", 421, 4096, 100, 32768)),
+        ("vg1-pool", PoolStatus("vg1-pool-tpool", 421, 4096, 100, 32768, held=True)),
         ("vg2-pool", PoolStatus("vg2-pool-tpool", 421, 4096, 100, 32768, "is read-only")),
         ("vg3-pool", PoolStatus("vg3-pool-tpool", 421, 4096, 100, 32768, "needs its metadata checked")),
         ("vg4-pool", PoolStatus("vg4-pool-tpool", 421, 4096, 32768, 32768)),
