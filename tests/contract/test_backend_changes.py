@@ -118,6 +118,20 @@ async def test_what_was_discarded_and_written_again_is_data(pool, volume):
     assert BLOCK <= data_bytes(await told(pool, volume)) <= 2 * BLOCK
 
 
+async def test_what_is_written_behind_what_there_was_is_told_and_so_is_its_going(pool):
+    volume = await ready(pool, "one-1", size=SIZE)
+    await pool.write(volume, 0, os.urandom(MIB))
+    await pool.backend.snapshot(volume, "base")
+    await pool.write(volume, MIB, os.urandom(2 * BLOCK))
+    await pool.backend.snapshot(volume, "later")
+    await pool.discard(volume, MIB - BLOCK, 3 * BLOCK)
+    await pool.backend.snapshot(volume, "last")
+
+    assert data_bytes(await told(pool, volume)) == 2 * BLOCK
+    assert data_bytes(await told(pool, volume, "later", "last")) == 0
+    assert data_bytes(await told(pool, volume, "base", "last")) == 0
+
+
 async def test_a_volume_that_grew_and_was_written_beyond_its_former_end(pool, volume):
     grown = await pool.backend.grow(volume, 2 * SIZE)
     await pool.write(grown, SIZE - 4096, os.urandom(8192))

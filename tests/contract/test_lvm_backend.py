@@ -11,8 +11,9 @@ from tests.support.pools import AGENT, CLOUD, DISK, IMAGE, MIB, cloned, names, n
 from tests.support.pools_lvm import Lvm, lvm, output
 from tests.support.requires import guest
 
+from onelun import command
 from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
-from onelun.model import State
+from onelun.model import Extent, State
 from onelun.nas.backends.lvm.backend import LvmBackend
 
 pytestmark = guest("lvm")
@@ -464,6 +465,65 @@ async def test_what_a_killed_command_left_suspended_goes_on_at_the_next_start(po
 
     assert "Suspended" not in output("dmsetup", "info", "--columns", "--noheadings", "-o", "suspended")
     assert await pool.read(volume, 0, len(OLD)) == OLD
+
+
+def held(pool):
+    """Whether the pool holds a moment of its metadata, as the kernel tells it."""
+    words = output("dmsetup", "status", f"{dm_name(pool)}-tpool").split()
+    return words[words.index("thin-pool") + 4] != "-"
+
+
+def dm_name(pool):
+    return f"{pool.vg.replace('-', '--')}-{pool.thin_pool}"
+
+
+async def with_changes(pool):
+    """A volume with the snapshots a and b, and a chunk written between them."""
+    volume = await ready(pool, "one-1", content=OLD)
+    await pool.backend.snapshot(volume, "a")
+    await pool.write(volume, 0, NEW)
+    await pool.backend.snapshot(volume, "b")
+    return volume
+
+
+async def test_a_moment_of_the_metadata_that_a_killed_agent_held_is_let_go_at_the_next_start(pool):
+    await with_changes(pool)
+    output("dmsetup", "message", f"{dm_name(pool)}-tpool", "0", "reserve_metadata_snap")
+    assert held(pool)
+
+    await reopened(pool)
+
+    assert not held(pool)
+
+
+async def test_an_old_moment_of_the_metadata_is_not_what_changes_are_read_from(pool):
+    output("dmsetup", "message", f"{dm_name(pool)}-tpool", "0", "reserve_metadata_snap")
+    volume = await with_changes(pool)
+
+    assert await pool.backend.changed(volume, "a", "b") == [Extent(0, 64 << 10, data=True)]
+    assert not held(pool)
+
+
+async def test_the_moment_of_the_metadata_is_let_go_when_its_reader_fails_or_gives_up(pool, monkeypatch):
+    volume = await with_changes(pool)
+    run = command.run
+
+    async def failing(*argv, **more):
+        if argv[0] == "thin_delta":
+            assert held(pool)
+            argv = ("sh", "-c", "exit 1") if failure == "fails" else ("sleep", "60")
+        return await run(*argv, **more)
+
+    monkeypatch.setattr(command, "run", failing)
+    failure = "fails"
+    with pytest.raises(CommandFailed):
+        await pool.backend.changed(volume, "a", "b")
+    assert not held(pool)
+
+    failure = "hangs"
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pool.backend.changed(volume, "a", "b"), 5.0)
+    assert not held(pool)
 
 
 async def test_snapshots_of_a_volume_that_is_gone_go_at_the_next_start(pool):

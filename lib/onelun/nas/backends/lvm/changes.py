@@ -15,11 +15,7 @@ from onelun.nas.backends.lvm.thinpool import ThinPool
 
 # Of each volume 16 bytes or more are read for each chunk that is mapped: 512 MiB for 2 x 1 TiB in chunks of 64 KiB.
 _WALK_S = 300.0
-_VERSION_S = 10.0
 _ABSENT = re.compile(r"Unable to find mapping tree")
-# Before 0.9.0 it left out what follows the last chunk that only one of the devices has in one piece with others
-# (thin-provisioning-tools, commit 1d5b52b0).
-_SOUND = (0, 9)
 
 
 class LvmChanges:
@@ -37,7 +33,6 @@ class LvmChanges:
         before, after = (_kept(volume, name, found.snapshot(volume.uuid, name)) for name in (since, until))
         if since == until:
             return []
-        await self._must_be_sound(volume, since)
         numbers = await self._pool.numbers()
         for name, kept in ((since, before), (until, after)):
             if kept.lv not in numbers:
@@ -52,19 +47,6 @@ class LvmChanges:
         if result.status != 0:
             raise CommandFailed(result.failure("thin_delta"), command="thin_delta", status=result.status)
         return delta.extents()
-
-    async def _must_be_sound(self, volume: Volume, since: str) -> None:
-        """Raise Conflict for a thin_delta that does not tell everything."""
-        told = (await command.run("thin_delta", "--version", timeout_s=_VERSION_S)).stdout
-        if sound(told) is False:
-            why = f"thin_delta {told.split()[-1]} leaves changes out; install thin-provisioning-tools 0.9.0 or later"
-            raise rules.untold(volume, since, why)
-
-
-def sound(version: str) -> bool | None:
-    """Whether the thin_delta that says so of itself tells everything; None for what is no version."""
-    match = re.search(r"(\d+)\.(\d+)", version)
-    return None if match is None else (int(match[1]), int(match[2])) >= _SOUND
 
 
 def _kept(volume: Volume, name: str, kept: Kept | None) -> Kept:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from onelun.errors import ProtocolError
 from onelun.model import Extent
-from onelun.nas.backends.lvm.changes import sound
 from onelun.nas.backends.lvm.delta import Delta
 
 KIB = 1 << 10
@@ -93,10 +92,3 @@ def test_a_fragmented_volume_is_told_by_few_ranges():
 
     assert len(extents) <= 16384
     assert (extents[0].offset, extents[-1].end) == (0, (2 * count - 1) * CHUNK)
-
-
-@pytest.mark.parametrize(
-    ("version", "is_sound"), [("0.8.5\n", False), ("0.9.0\n", True), ("thin_delta 1.0.12\n", True), ("dunno", None)]
-)
-def test_a_thin_delta_that_leaves_changes_out_is_known_by_its_version(version, is_sound):
-    assert sound(version) is is_sound
