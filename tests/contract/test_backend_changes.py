@@ -289,6 +289,19 @@ async def test_who_gives_up_leaves_nothing_in_the_way(pool, volume):
     await pool.backend.destroy(volume)
 
 
+async def test_a_volume_may_be_destroyed_as_soon_as_the_search_was_given_up(pool, volume):
+    await pool.write(volume, 0, os.urandom(SIZE))
+    await pool.backend.snapshot(volume, "later")
+    asked = asyncio.create_task(pool.backend.changed(volume, "base", "later"))
+    await asyncio.sleep(0.1)
+
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    await pool.backend.destroy(volume)
+
+    assert await pool.backend.find_uuid(volume.uuid) is None
+
+
 # Where it cannot be told
 
 
