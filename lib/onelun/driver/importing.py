@@ -16,7 +16,7 @@ from onelun.driver.content import open_content
 from onelun.driver.datastore import registered
 from onelun.driver.document import ActionData, Image
 from onelun.driver.formats import check_size
-from onelun.driver.luns import Lun
+from onelun.driver.luns import Leased
 from onelun.driver.pools import choose, pools_of
 from onelun.driver.running import Run
 from onelun.errors import CommandFailed, OnelunError, OutOfSpace
@@ -88,14 +88,11 @@ async def fill(run: Run, source: Source, image: Image, content: Given, size: int
     request = ImportZvol(zvol=source.volume, zpool=source.pool, size_bytes=size, owner=owner, initiator=initiator)
     # Begun again it is another import, which ends the one before: whoever still wrote into that is cut off.
     begun = await run.ask(source.nas, request, ZvolImporting, anew=True)
-    lun = Lun(source.nas, source.pool, begun, initiator)
+    leased = Leased(source.nas, source.pool, begun, initiator)
     finishing = False
     try:
-        async with lun.kept(run):
-            try:
-                await _write(run, source, content, lun)
-            except CommandFailed as error:
-                raise await _explained(run, source, error) from error
+        async with leased.kept(run):
+            await write(run, source, content, leased)
         content.check_unchanged()
         finishing = True
         finish = FinishImport(zpool=source.pool, uuid=begun.uuid)
@@ -129,9 +126,21 @@ async def _undo(run: Run, source: Source, uuid: str, deletion: DelZvol | None) -
             await run.ask(source.nas, deletion, ZvolDeleted, within_s=_CLEAN_UP_S)
 
 
-async def _write(run: Run, source: Source, content: Given, lun: Lun) -> None:
-    """Write the content into the LUN. Secrets go by files without a name; argv is for everybody to read."""
-    await lun.check_portal()
+async def write(run: Run, source: Source, content: Given, leased: Leased[ZvolImporting]) -> None:
+    """Write the content into the LUN, which reads as zeros. The caller keeps the lease.
+
+    Raises CommandFailed, OutOfSpace when the pool became full, Unreachable when the portal is out of reach.
+    """
+    try:
+        await _write(run, source, content, leased)
+    except CommandFailed as error:
+        raise await _explained(run, source, error) from error
+
+
+async def _write(run: Run, source: Source, content: Given, leased: Leased[ZvolImporting]) -> None:
+    """Secrets go by files without a name; argv is for everybody to read."""
+    await leased.check_portal()
+    lun = leased.lun
     with lun.secret_file() as secret, content.opened() as (name, objects, descriptors):
         await command.run(
             *_LIMITS,

@@ -1,55 +1,37 @@
-"""LUNs of a NAS that the front-end itself reads and writes, by qemu-img's own initiator and as an ordinary user.
-
-Each is there for this front-end alone, for as long as its lease is renewed.
-"""
+"""LUNs of a NAS that are there for one reader or writer alone, for as long as the front-end renews the lease."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-from collections.abc import AsyncIterator, Iterator
-from typing import NamedTuple
+from collections.abc import AsyncIterator
+from typing import Generic, TypeVar
+
+import msgspec
 
 from onelun.driver.running import Run
 from onelun.errors import NoReply, Unreachable
+from onelun.lun import Lun
 from onelun.rpc.message import ImportRenewed, RenewImport, ZvolImporting, ZvolReadable
 
 _CONNECT_S = 5.0
 
+_Offered = TypeVar("_Offered", ZvolImporting, ZvolReadable)
 
-class Lun(NamedTuple):
+
+class Leased(msgspec.Struct, Generic[_Offered], frozen=True):
     """One LUN of the NAS `nas`, in its pool `pool`, as the reply that offered it tells it."""
 
     nas: str
     pool: str
-    offered: ZvolImporting | ZvolReadable
+    offered: _Offered
     initiator: str
 
-    def node(self, secret: str) -> dict[str, str]:
-        """How QEMU is told to open it; `secret` is the id of the object that holds the secret."""
-        offered = self.offered
-        address = f"[{offered.address}]" if ":" in offered.address else offered.address
-        return {
-            "driver": "iscsi",
-            "transport": "tcp",
-            "portal": f"{address}:{offered.port}",
-            "target": offered.iqn,
-            "lun": str(offered.lun),
-            "user": offered.user,
-            "password-secret": secret,
-            "initiator-name": self.initiator,
-        }
-
-    def options(self, secret: str) -> str:
-        """The same as options of a command line."""
-        return ",".join(f"{name}={value}" for name, value in self.node(secret).items())
-
-    def filename(self, secret: str) -> str:
-        """The same as a file name, of a raw disk."""
-        node = self.node(secret)
-        return "json:" + json.dumps({"driver": "raw", "file": {**node, "lun": int(node["lun"])}})
+    @property
+    def lun(self) -> Lun:
+        """How it is opened."""
+        told = self.offered
+        return Lun(told.iqn, told.address, told.port, told.user, told.secret, told.lun, self.initiator)
 
     async def check_portal(self) -> None:
         """Try the port first: what libiscsi says of a closed one helps nobody. Raises Unreachable."""
@@ -65,16 +47,6 @@ class Lun(NamedTuple):
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-
-    @contextlib.contextmanager
-    def secret_file(self) -> Iterator[int]:
-        """A file without a name that holds the secret: argv is for everybody to read."""
-        descriptor = os.memfd_create("secret")
-        try:
-            os.write(descriptor, self.offered.secret.encode())
-            yield descriptor
-        finally:
-            os.close(descriptor)
 
     @contextlib.asynccontextmanager
     async def kept(self, run: Run) -> AsyncIterator[None]:

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 
-from onelun.driver.luns import Lun
+from onelun.driver.luns import Leased
 from onelun.driver.running import Run
 from onelun.errors import OnelunError
+from onelun.lun import Lun
 from onelun.naming import Source
 from onelun.rpc.message import AbortImport, ImportAborted, ReadZvol, ZvolReadable
 
@@ -45,22 +46,29 @@ async def volume_content(run: Run, source: Source, *, snapshot: str | None = Non
     Raises NotFound, Conflict while somebody may write to it (not for a snapshot), Unreachable also when the front-end
     cannot reach the NAS's portal.
     """
+    async with offered(run, source, snapshot=snapshot, initiator=run.config.initiator) as leased:
+        await leased.check_portal()
+        async with leased.kept(run):
+            yield VolumeContent(leased.lun, leased.offered.size_bytes)
+
+
+@contextlib.asynccontextmanager
+async def offered(
+    run: Run, source: Source, *, snapshot: str | None, initiator: str
+) -> AsyncIterator[Leased[ZvolReadable]]:
+    """The content of the volume, or of a snapshot of it, offered to that initiator until the body ends. Raises as above.
+
+    Whoever reads it has the lease kept (`kept`).
+    """
     request = ReadZvol(
-        zvol=source.volume,
-        zpool=source.pool,
-        cloud=run.config.cloud,
-        initiator=run.config.initiator,
-        snapshot=snapshot,
+        zvol=source.volume, zpool=source.pool, cloud=run.config.cloud, initiator=initiator, snapshot=snapshot
     )
-    offered = await run.ask(source.nas, request, ZvolReadable, anew=True)
-    lun = Lun(source.nas, source.pool, offered, run.config.initiator)
+    reply = await run.ask(source.nas, request, ZvolReadable, anew=True)
     try:
-        await lun.check_portal()
-        async with lun.kept(run):
-            yield VolumeContent(lun, offered.size_bytes)
+        yield Leased(source.nas, source.pool, reply, initiator)
     finally:
         # A NAS that does not hear of the end ends it with the lease.
-        abort = AbortImport(zpool=source.pool, uuid=offered.uuid)
+        abort = AbortImport(zpool=source.pool, uuid=reply.uuid)
         ending = asyncio.ensure_future(run.ask(source.nas, abort, ImportAborted, within_s=_CLEAN_UP_S))
         with contextlib.suppress(OnelunError):
             await asyncio.shield(ending)

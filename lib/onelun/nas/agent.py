@@ -32,6 +32,7 @@ from onelun.nas.mapping import Mapping as ZvolMapping
 from onelun.nas.offers import Offers
 from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools
+from onelun.nas.replacing import Replacing
 from onelun.nas.rounds import Rounds
 from onelun.nas.saving import Saving
 from onelun.nas.snapshots import Snapshots
@@ -81,7 +82,10 @@ class NasAgent:
         self._copies = Copies(pools, locks, self.catalogue, self._volumes)
         self._saving = Saving(pools, locks, self.catalogue, self.attachments, self._volumes, placements)
         self._connections = Connections(pools, locks, self.catalogue, offers)
-        self._imports = Imports(pools, locks, self.catalogue, exporter, offers, epochs, limits, self._volumes)
+        replacing = Replacing(self.catalogue, self.attachments, placements)
+        self._imports = Imports(
+            pools, locks, self.catalogue, exporter, offers, epochs, limits, self._volumes, replacing
+        )
         self._listing = Listing(pools, self.catalogue)
         self._startup = Startup(identity.agent, pools, locks, self.catalogue, epochs, exporter, offers)
         self.rounds = Rounds(
@@ -109,6 +113,7 @@ class NasAgent:
             m.DelSnapshot: self._snapshots.delete,
             m.CopyZvol: self._copies.copy,
             m.ImportZvol: self._imports.begin,
+            m.RestoreZvol: self._imports.restore,
             m.ReadZvol: self._imports.read,
             m.RenewImport: self._imports.renew,
             m.FinishImport: self._imports.finish,

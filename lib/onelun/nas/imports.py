@@ -1,6 +1,7 @@
 """What the front-end itself writes or reads over iSCSI: a building volume, alive as long as its lease is renewed.
 
-An import is written and published at its end. What is read is a clone of the volume, of which nothing is left.
+An import is written and published at its end; it may take the place of an image that no host ever had, or of a VM's disk that
+is restored. What is read is a clone of the volume, of which nothing is left.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.locks import Locks
 from onelun.nas.offers import Offers
-from onelun.nas.ownership import describe
+from onelun.nas.ownership import describe, must_be_meant
 from onelun.nas.pools import Pools
+from onelun.nas.replacing import Replacing
 from onelun.nas.volumes import Volumes, copying, lock_name
 from onelun.rpc.job import Job
 from onelun.rpc.message import (
@@ -35,6 +37,7 @@ from onelun.rpc.message import (
     ImportZvol,
     ReadZvol,
     RenewImport,
+    RestoreZvol,
     ZvolImporting,
     ZvolReadable,
     checked_size,
@@ -59,6 +62,7 @@ class Imports:
         epochs: Epochs,
         limits: Limits,
         volumes: Volumes,
+        replacing: Replacing,
     ) -> None:
         self._pools = pools
         self._locks = locks
@@ -67,6 +71,7 @@ class Imports:
         self._offers = offers
         self._epochs = epochs
         self._volumes = volumes
+        self._replacing = replacing
         self._lease_s = limits.lease_s
         # On the monotonic clock; after a restart of the agent every import gets a whole lease.
         self._until: dict[str, float] = {}
@@ -82,11 +87,38 @@ class Imports:
             if present is not None and (present.owner != request.owner or present.connected):
                 raise Conflict(f"{name} exists in pool {backend.pool} already, as {describe(present.owner)}")
             self._pools.maintenance.must_be_over(backend.pool)
-            for old in self._catalogue.imports(pool=backend.pool, zvol=name):
-                await self._end(backend, old)
-            async with self._pools.promise(backend, size, full=True):
-                row = await self._row(backend, name, initiator, replaces=present.uuid if present else None)
-                await self._offer(backend, row, job, lambda: backend.create(name, row.uuid, size, request.owner))
+            return await self._import(backend, name, size, request.owner, initiator, job, replaces=present)
+
+    async def restore(self, request: RestoreZvol, job: Job) -> ZvolImporting:
+        """Build what will replace a VM's disk, and export it to its builder. An unfinished one of the same name ends."""
+        backend, meant = await self._pools.get(request.zvol, request.zpool)
+        must_be_meant(meant, request)
+        asked = checked_size(request.size_bytes)
+        initiator = checked_initiator(request.initiator)
+        async with self._locks.hold(lock_name(backend, meant.name), preemptible=True):
+            disk = await backend.find(meant.name)
+            if disk is None or disk.uuid != meant.uuid or disk.state is not State.READY:
+                raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
+            await self._replacing.check(backend, disk, request.remotehost)
+            size = max(asked, disk.size_bytes)
+            return await self._import(backend, disk.name, size, disk.owner, initiator, job, replaces=disk)
+
+    async def _import(
+        self,
+        backend: Backend,
+        name: str,
+        size: int,
+        owner: Owner,
+        initiator: str,
+        job: Job,
+        *,
+        replaces: Volume | None,
+    ) -> ZvolImporting:
+        for old in self._catalogue.imports(pool=backend.pool, zvol=name):
+            await self._end(backend, old)
+        async with self._pools.promise(backend, size, full=True):
+            row = await self._row(backend, name, initiator, replaces=replaces.uuid if replaces else None)
+            await self._offer(backend, row, job, lambda: backend.create(name, row.uuid, size, owner))
         portal = self._exporter.portal
         return ZvolImporting(
             uuid=row.uuid,
@@ -159,7 +191,7 @@ class Imports:
         return ImportRenewed(lease_s=self._lease_s)
 
     async def finish(self, request: FinishImport, job: Job) -> ImportFinished:
-        """Fence the builder, then publish the volume."""
+        """Fence the builder, then publish the volume; who has what it replaces lets go of that before."""
         backend = self._pools.backend(request.zpool)
         uuid = checked_uuid(request.uuid)
         row = next(iter(self._catalogue.imports(uuid=uuid)), None)
@@ -173,7 +205,11 @@ class Imports:
                 if volume.state is State.BUILDING:
                     await backend.deactivate(volume)
                     await backend.record(volume.name, uuid, lambda now: msgspec.structs.replace(now, attachments=()))
+                    if row.replaces is not None:
+                        await self._replacing.leave(backend, row.replaces, job)
                     volume = await backend.publish(uuid, replace=row.replaces)
+                if row.replaces is not None:
+                    self._replacing.succeed(row.replaces, volume)
                 self._catalogue.drop(row)
                 self._until.pop(uuid, None)
         log.info("import finished=%s pool=%s uuid=%s size=%s", volume.name, volume.pool, uuid, volume.size_bytes)

@@ -42,6 +42,7 @@ from onelun.rpc.to_compute import (
     ZvolDetached,
     ZvolsSynced,
 )
+from onelun.rpc.to_compute_backups import BackupWritten, WriteBackup
 from onelun.rpc.to_either import Cancel, Cancelling, Hello, HelloIs, Status, StatusIs
 from onelun.rpc.to_nas.changes import ChangeList, ListChanges
 from onelun.rpc.to_nas.connections import (
@@ -59,6 +60,7 @@ from onelun.rpc.to_nas.imports import (
     ImportZvol,
     ReadZvol,
     RenewImport,
+    RestoreZvol,
     ZvolImporting,
     ZvolReadable,
 )
@@ -119,6 +121,7 @@ __all__ = [
     "VERBS",
     "AbortImport",
     "AdoptZvol",
+    "BackupWritten",
     "Cancel",
     "Cancelling",
     "ChangeList",
@@ -178,6 +181,7 @@ __all__ = [
     "Reply",
     "Request",
     "ResizeZvol",
+    "RestoreZvol",
     "RevertZvol",
     "SaveZvol",
     "SetMaintenance",
@@ -194,6 +198,7 @@ __all__ = [
     "ThawGuest",
     "UnmapZvol",
     "Verb",
+    "WriteBackup",
     "ZvolAdopted",
     "ZvolAttached",
     "ZvolCloned",
@@ -241,6 +246,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(CreateZvol, ZvolCreated, "nas"),
     Verb(CloneZvol, ZvolCloned, "nas", copies=True),
     Verb(ImportZvol, ZvolImporting, "nas"),
+    Verb(RestoreZvol, ZvolImporting, "nas"),
     Verb(ReadZvol, ZvolReadable, "nas", copies=True),
     Verb(RenewImport, ImportRenewed, "nas", journaled=False),
     Verb(FinishImport, ImportFinished, "nas"),
@@ -277,6 +283,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(RemoveEntry, EntryRemoved, "compute"),
     Verb(StoreFile, FileStored, "compute", copies=True),
     Verb(FetchFile, FileFetched, "compute", copies=True),
+    Verb(WriteBackup, BackupWritten, "compute", copies=True),
     Verb(Hello, HelloIs, "both", journaled=False),
     Verb(Status, StatusIs, "both", journaled=False),
     Verb(Cancel, Cancelling, "both", journaled=False),

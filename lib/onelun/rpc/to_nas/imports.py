@@ -1,12 +1,14 @@
 """Requests to a NAS by which a front-end itself writes or reads a volume, over a target of its own with a lease.
 
-An image gets its content so: begun, written, finished. Content is read so: offered, read, aborted.
+An image gets its content so: begun, written, finished. So does a VM's disk that is restored. Content is read so: offered,
+read, aborted.
 """
 
 from __future__ import annotations
 
 from onelun.model import Owner
 from onelun.rpc.schema import Reply, Request
+from onelun.rpc.to_nas.snapshots import OfVolume
 
 
 class ImportZvol(Request, tag="import_zvol", frozen=True):
@@ -17,6 +19,19 @@ class ImportZvol(Request, tag="import_zvol", frozen=True):
     size_bytes: int
     owner: Owner
     initiator: str
+
+
+class RestoreZvol(OfVolume, tag="restore_zvol", kw_only=True, frozen=True):
+    """Begin to replace a VM's disk: build a volume and export it to `initiator`, as for an import.
+
+    It has `size_bytes`, or the disk's own size where that is more. `finish_import` takes the disk from `remotehost` (busy while
+    it is open there) and puts the new volume in its place in one step; the old one goes to the trash with its snapshots. The
+    caller maps the new one. A disk that any other host has is a conflict, and so is an image with snapshots of OpenNebula's.
+    """
+
+    size_bytes: int
+    initiator: str
+    remotehost: str | None = None
 
 
 class ZvolImporting(Reply, tag="zvol_importing", frozen=True):
