@@ -91,11 +91,23 @@ async def _communicate(
     assert process.stdout is not None
     assert process.stderr is not None
     errors = asyncio.create_task(process.stderr.read())
+    feeding = asyncio.create_task(_feed(process, stdin))
     while piece := await process.stdout.read(65536):
         on_output(piece)
     stderr = await errors
+    await feeding
     await process.wait()
     return b"", stderr
+
+
+async def _feed(process: asyncio.subprocess.Process, stdin: bytes | None) -> None:
+    if stdin is None or process.stdin is None:
+        return
+    # A command that ends before it has read all says itself why.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(stdin)
+        await process.stdin.drain()
+    process.stdin.close()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -67,6 +67,7 @@ class Frontend(_Section, frozen=True, kw_only=True):
     api_auth: str = "~/.one/one_auth"
     staging: str = "/var/tmp"  # noqa: S108 every file in it is made by mkstemp
     max_image_gib: int = 16384
+    remotes: str = "/var/lib/one/remotes"
 
 
 class Tgt(_Section, frozen=True, kw_only=True):
@@ -123,7 +124,7 @@ class Compute(_Section, frozen=True, kw_only=True):
     """A compute agent. `datastores` is OpenNebula's DATASTORE_LOCATION; `owner` owns links and directories there.
 
     After a boot it reports ready when each NAS has given back what it had here, or after `ready_s`. `libvirt` is where the
-    guests are that are frozen for snapshots.
+    guests are that are frozen for snapshots. `backups` is OpenNebula's BACKUP_BASE_PATH, where it is set.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Compute(_Section, frozen=True, kw_only=True):
     initiator: str
     ready_s: float = 90.0
     libvirt: str = "qemu:///system"
+    backups: str | None = None
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -208,6 +210,8 @@ def _check(config: Config) -> None:
     if config.compute:
         checked_name(config.compute.name, "name of a compute agent (compute.name)")
         _check_initiator(config.compute.initiator, "compute.initiator")
+        if config.compute.backups is not None and not config.compute.backups.startswith("/"):
+            raise Rejected("compute.backups must begin with /: it is OpenNebula's BACKUP_BASE_PATH")
 
 
 def _check_broker_and_limits(config: Config) -> None:

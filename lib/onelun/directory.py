@@ -15,13 +15,10 @@ from typing import Literal, NamedTuple
 
 from onelun.beneath import acting_as, closing, make_directories, open_beneath, owner_of, remove_at, replacing
 from onelun.errors import Busy, Conflict, NotFound, OnelunError, OutOfSpace, Rejected
+from onelun.paths import ASIDE, DEEPEST, components, controls, names, shown
 
 LONGEST_LIST = 10_000
 LONGEST_PIECE = 1 << 20
-_DEEPEST = 32
-# What is made aside begins so, until it is renamed; a list does not show it.
-_ASIDE = ".new-"
-_LONGEST_NAME = 255 - len(_ASIDE)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 
@@ -42,15 +39,22 @@ class Directory:
     (something else is in the way), OutOfSpace, Busy (a mount; a change at the same time).
     """
 
-    def __init__(self, root: str, owner: str) -> None:
+    def __init__(self, root: str, owner: str, *, depth: int = 2) -> None:
+        """`depth` is how many numbers lead to a VM's directory: system datastore and VM, or the VM alone."""
         self._root = "/" + "/".join(filter(None, root.split("/")))
         self._owner = owner_of(owner)
+        self._depth = depth
+
+    def has(self, path: str) -> bool:
+        """Whether the path is below this root."""
+        above = components(self._root)
+        return path.startswith("/") and components(path)[: len(above)] == above
 
     def split(self, path: str) -> tuple[str, str]:
         """The directory and the name of a thing in it, such as the `disk.N` that `path` names."""
         parts = self._parts(path)
-        if len(parts) < 3:
-            raise Rejected(f"{_shown(path)} names no file of a VM's directory")
+        if len(parts) <= self._depth:
+            raise Rejected(f"{shown(path)} names no file of a VM's directory")
         return "/".join((self._root, *parts[:-1])), parts[-1]
 
     def entries(self, path: str) -> list[Found] | None:
@@ -68,13 +72,13 @@ class Directory:
     def read(self, path: str, name: str, offset: int = 0, limit: int = LONGEST_PIECE) -> bytes:
         """At most `limit` (1 MiB) bytes of a file from `offset` on; none at its end."""
         if offset < 0 or not 0 < limit <= LONGEST_PIECE:
-            raise Rejected(f"a piece of {_shown(name)} cannot begin at {offset} and have {limit} bytes")
+            raise Rejected(f"a piece of {shown(name)} cannot begin at {offset} and have {limit} bytes")
         with self._beneath(path, name), closing(self.open_file(path, name)) as descriptor:
             return os.pread(descriptor, limit, offset)
 
     def link_text(self, path: str, name: str) -> str | None:
         """Where the link `name` leads; None when there is no such link."""
-        parts = [*self._parts(path), *_names(name)]
+        parts = [*self._parts(path), *names(name)]
         with self._beneath(path, name) as root, suppress(FileNotFoundError):
             folder = open_beneath(root, "/".join(parts[:-1]), _FOLDER)
             with closing(folder):
@@ -84,22 +88,22 @@ class Directory:
 
     def put_directory(self, path: str, name: str | None = None, mode: int = 0o755) -> None:
         """Make the directory `path`, or `name` in it, with all above it. An existing one gets the mode."""
-        parts = [*self._parts(path), *(_names(name, put=True) if name is not None else ())]
+        parts = [*self._parts(path), *(names(name, put=True) if name is not None else ())]
         with self._beneath(path, name) as root, closing(make_directories(root, parts)) as folder:
             os.fchmod(folder, mode & 0o777 | stat.S_IRWXU)
 
     def put_link(self, path: str, name: str, text: str) -> None:
         """Make the link `name` to `text`, or turn an existing link there at once. Only a link is replaced."""
-        parts = [*self._parts(path), *_names(name, put=True)]
-        if not text or len(os.fsencode(text)) > 4095 or _controls(text):
-            raise Rejected(f"{_shown(text)} is no text of a link")
+        parts = [*self._parts(path), *names(name, put=True)]
+        if not text or len(os.fsencode(text)) > 4095 or controls(text):
+            raise Rejected(f"{shown(text)} is no text of a link")
         with self._beneath(path, name) as root, closing(make_directories(root, parts[:-1])) as folder:
             with suppress(FileNotFoundError):
                 if not stat.S_ISLNK(os.lstat(parts[-1], dir_fd=folder).st_mode):
-                    raise Conflict(f"{_shown(path)}/{name} is no link: it is not replaced by one")
+                    raise Conflict(f"{shown(path)}/{name} is no link: it is not replaced by one")
                 if os.readlink(parts[-1], dir_fd=folder) == text:
                     return
-            aside = _ASIDE + parts[-1]
+            aside = ASIDE + parts[-1]
             remove_at(folder, aside)
             with replacing(folder, parts[-1], aside):
                 os.symlink(text, aside, dir_fd=folder)
@@ -111,11 +115,11 @@ class Directory:
 
         Pieces come in order; one may be repeated. Raises Rejected when the pieces before it are missing.
         """
-        parts = [*self._parts(path), *_names(name, put=True)]
+        parts = [*self._parts(path), *names(name, put=True)]
         if offset < 0 or len(data) > LONGEST_PIECE:
-            raise Rejected(f"a piece of {_shown(name)} cannot begin at {offset} and have {len(data)} bytes")
+            raise Rejected(f"a piece of {shown(name)} cannot begin at {offset} and have {len(data)} bytes")
         with self._beneath(path, name) as root, closing(make_directories(root, parts[:-1])) as folder:
-            aside = _ASIDE + parts[-1]
+            aside = ASIDE + parts[-1]
             if offset == 0:
                 remove_at(folder, aside)
             elif last and _ends_with(folder, parts[-1], data, offset):
@@ -127,46 +131,46 @@ class Directory:
 
     def open_file(self, path: str, name: str) -> int:
         """A descriptor of a file, to read; the caller closes it."""
-        parts = [*self._parts(path), *_names(name)]
+        parts = [*self._parts(path), *names(name)]
         with self._beneath(path, name) as root:
             # O_NONBLOCK: to open a pipe would wait for its writer.
             descriptor = open_beneath(root, "/".join(parts), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
-                raise Rejected(f"{_shown(path)}/{name} is no file")
+                raise Rejected(f"{shown(path)}/{name} is no file")
             return descriptor
 
     def begin_file(self, path: str, name: str) -> int:
         """A descriptor of a new, empty file, to write, which is aside until `end_file`; the caller closes it."""
-        parts = [*self._parts(path), *_names(name, put=True)]
+        parts = [*self._parts(path), *names(name, put=True)]
         with self._beneath(path, name) as root, closing(make_directories(root, parts[:-1])) as folder:
-            aside = _ASIDE + parts[-1]
+            aside = ASIDE + parts[-1]
             remove_at(folder, aside)
             return open_beneath(folder, aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, links=False)
 
     def end_file(self, path: str, name: str, mode: int = 0o640) -> None:
         """Give the file that was begun its name, durably, in place of the file that had it. Raises NotFound without one."""
-        parts = [*self._parts(path), *_names(name, put=True)]
+        parts = [*self._parts(path), *names(name, put=True)]
         with (
             self._beneath(path, name) as root,
             closing(open_beneath(root, "/".join(parts[:-1]), _FOLDER)) as folder,
-            replacing(folder, parts[-1], _ASIDE + parts[-1]),
+            replacing(folder, parts[-1], ASIDE + parts[-1]),
         ):
-            _finish(folder, _ASIDE + parts[-1], mode)
+            _finish(folder, ASIDE + parts[-1], mode)
 
     def drop_file(self, path: str, name: str) -> None:
         """Remove the file that was begun. None was: nothing."""
-        parts = [*self._parts(path), *_names(name, put=True)]
+        parts = [*self._parts(path), *names(name, put=True)]
         with (
             self._beneath(path, name) as root,
             suppress(FileNotFoundError),
             closing(open_beneath(root, "/".join(parts[:-1]), _FOLDER)) as folder,
         ):
-            remove_at(folder, _ASIDE + parts[-1])
+            remove_at(folder, ASIDE + parts[-1])
 
     def remove(self, path: str, name: str | None = None) -> None:
         """Remove the directory, or one entry of it, with all that is in it. No link is followed. Absent: nothing."""
-        parts = [*self._parts(path), *(_names(name) if name is not None else ())]
+        parts = [*self._parts(path), *(names(name) if name is not None else ())]
         with (
             self._beneath(path, name) as root,
             suppress(FileNotFoundError),
@@ -176,18 +180,20 @@ class Directory:
 
     def _parts(self, path: str) -> list[str]:
         """The components below the root; Rejected unless they are those of a VM's directory or of something in it."""
-        parts, above = _components(path), _components(self._root)
+        parts, above = components(path), components(self._root)
         if not path.startswith("/") or parts[: len(above)] != above:
-            raise Rejected(f"{_shown(path)} is not below the datastore directory {self._root}")
+            raise Rejected(f"{shown(path)} is not below the datastore directory {self._root}")
         below = parts[len(above) :]
-        if len(below) < 2 or not all(part.isascii() and part.isdecimal() for part in below[:2]):
-            raise Rejected(f"{_shown(path)} is no VM's directory: it should be {self._root}/<datastore>/<VM>")
+        numbers = below[: self._depth]
+        if len(numbers) < self._depth or not all(part.isascii() and part.isdecimal() for part in numbers):
+            below_root = "<datastore>/<VM>" if self._depth == 2 else "<VM>"
+            raise Rejected(f"{shown(path)} is no VM's directory: it should be {self._root}/{below_root}")
         return below
 
     @contextmanager
     def _beneath(self, path: str, name: str | None = None) -> Iterator[int]:
         """A descriptor of the root, with the rights of the owner, and the system's errors as ours."""
-        what = _shown(path if name is None else f"{path.rstrip('/')}/{name}")
+        what = shown(path if name is None else f"{path.rstrip('/')}/{name}")
         with acting_as(self._owner):
             try:
                 root = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -219,20 +225,20 @@ class Directory:
 
 def _collect(folder: int, prefix: str, found: list[Found]) -> None:
     for name in os.listdir(folder):
-        if name.startswith(_ASIDE):
+        if name.startswith(ASIDE):
             continue
         status = os.lstat(name, dir_fd=folder)
-        shown, mode = prefix + name, stat.S_IMODE(status.st_mode)
+        whole, mode = prefix + name, stat.S_IMODE(status.st_mode)
         if stat.S_ISLNK(status.st_mode):
-            found.append(Found(shown, "link", mode, target=os.readlink(name, dir_fd=folder)))
+            found.append(Found(whole, "link", mode, target=os.readlink(name, dir_fd=folder)))
         elif stat.S_ISREG(status.st_mode):
-            found.append(Found(shown, "file", mode, size=status.st_size))
+            found.append(Found(whole, "file", mode, size=status.st_size))
         elif stat.S_ISDIR(status.st_mode):
-            found.append(Found(shown, "dir", mode))
-            if shown.count("/") >= _DEEPEST:
-                raise Rejected(f"{_shown(shown)} is nested too deep: at most {_DEEPEST} directories")
+            found.append(Found(whole, "dir", mode))
+            if whole.count("/") >= DEEPEST:
+                raise Rejected(f"{shown(whole)} is nested too deep: at most {DEEPEST} directories")
             with closing(open_beneath(folder, name, _FOLDER, links=False)) as inner:
-                _collect(inner, shown + "/", found)
+                _collect(inner, whole + "/", found)
         if len(found) > LONGEST_LIST:
             raise Rejected(f"the directory has more than {LONGEST_LIST} entries")
 
@@ -242,7 +248,7 @@ def _write_piece(folder: int, aside: str, data: bytes, offset: int) -> None:
     with closing(descriptor):
         if os.fstat(descriptor).st_size < offset:
             raise Rejected(
-                f"the pieces of {_shown(aside.removeprefix(_ASIDE))} before {offset} are missing: begin again at 0"
+                f"the pieces of {shown(aside.removeprefix(ASIDE))} before {offset} are missing: begin again at 0"
             )
         done = 0
         while done < len(data):
@@ -258,7 +264,7 @@ def _finish(folder: int, aside: str, mode: int) -> None:
 
 def _ends_with(folder: int, name: str, data: bytes, offset: int) -> bool:
     """Whether the file is there and this was its last piece: a repeat after the file took its name."""
-    if _present(folder, _ASIDE + name) or not _present(folder, name):
+    if _present(folder, ASIDE + name) or not _present(folder, name):
         return False
     with closing(open_beneath(folder, name, os.O_RDONLY | os.O_NONBLOCK, links=False)) as descriptor:
         same_size = os.fstat(descriptor).st_size == offset + len(data)
@@ -271,29 +277,3 @@ def _present(folder: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _names(name: str, *, put: bool = False) -> list[str]:
-    """The components of an entry's name; Rejected for what is not a name, or is one that only we make."""
-    parts = _components(name)
-    if name.startswith("/") or not parts or len(parts) > _DEEPEST or (put and parts[-1].startswith(_ASIDE)):
-        raise Rejected(f"{_shown(name)} is no name of an entry in a VM's directory")
-    return parts
-
-
-def _components(path: str) -> list[str]:
-    parts = [part for part in path.split("/") if part]
-    if _controls(path) or "." in parts or ".." in parts:
-        raise Rejected(f"{_shown(path)} is no path: it must have no '..', no '.' and no control characters")
-    if len(path) > 4000 or any(len(os.fsencode(part)) > _LONGEST_NAME for part in parts):
-        raise Rejected(f"{_shown(path)} is too long for a path: its names have at most {_LONGEST_NAME} bytes")
-    return parts
-
-
-def _controls(text: str) -> bool:
-    # A lone surrogate is no text of UTF-8, but would be a name for the system.
-    return any(ord(sign) < 32 or ord(sign) == 127 or 0xD800 <= ord(sign) <= 0xDFFF for sign in text)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 120 else text[:117] + "...")[1:-1]

@@ -11,6 +11,7 @@ from typing import Any
 from onelun import naming
 from onelun.beneath import owner_of
 from onelun.compute.attachments import Attachments
+from onelun.compute.backups import Backups
 from onelun.compute.checkpoints import Checkpoints
 from onelun.compute.connectors.base import Connector
 from onelun.compute.guests import Guests, notes_of
@@ -23,6 +24,7 @@ from onelun.directory import Directory
 from onelun.errors import Conflict, OnelunError, Rejected
 from onelun.rpc.job import Handler, Job
 from onelun.rpc.message import (
+    BackupWritten,
     DevGrown,
     DevList,
     DirList,
@@ -46,6 +48,7 @@ from onelun.rpc.message import (
     SyncZvols,
     TearDown,
     ThawGuest,
+    WriteBackup,
     ZvolAttached,
     ZvolDetached,
     ZvolsSynced,
@@ -65,6 +68,8 @@ class ComputeAgent:
         self._config = config
         self._initiator = naming.checked_initiator(config.initiator)
         self._directory = Directory(config.datastores, config.owner)
+        self._elsewhere = Directory(config.backups, config.owner, depth=1) if config.backups else None
+        self._backups = Backups(self._initiator, owner_of(config.owner))
         self._names = Names(config.devices)
         self._host = Host(
             connector,
@@ -95,6 +100,7 @@ class ComputeAgent:
             RemoveEntry: self.remove_entry,
             StoreFile: self._checkpoints.store,
             FetchFile: self._checkpoints.fetch,
+            WriteBackup: self.write_backup,
         }
 
     async def start(self) -> None:
@@ -190,7 +196,7 @@ class ComputeAgent:
 
     async def list_dir(self, request: ListDir, job: Job) -> DirList:
         """What a VM's directory holds."""
-        found = await asyncio.to_thread(self._directory.entries, request.path)
+        found = await asyncio.to_thread(self._below(request.path).entries, request.path)
         if found is None:
             return DirList(exists=False)
         entries = (Entry(name=o.name, kind=o.kind, mode=o.mode, size=o.size, target=o.target) for o in found)
@@ -198,7 +204,8 @@ class ComputeAgent:
 
     async def read_file(self, request: ReadFile, job: Job) -> FileRead:
         """One piece of a file."""
-        return FileRead(data=await asyncio.to_thread(self._directory.read, request.path, request.name, request.offset))
+        directory = self._below(request.path)
+        return FileRead(data=await asyncio.to_thread(directory.read, request.path, request.name, request.offset))
 
     async def put_entry(self, request: PutEntry, job: Job) -> EntryPut:
         """Make one entry. The entry `.` of kind `dir` is the directory itself."""
@@ -206,22 +213,31 @@ class ComputeAgent:
         return EntryPut()
 
     async def remove_entry(self, request: RemoveEntry, job: Job) -> EntryRemoved:
-        """Remove a VM's directory, or one entry of it."""
-        await asyncio.to_thread(self._directory.remove, request.path, request.name)
+        """Remove a VM's directory, or one entry of it; a backup that is being written there ends."""
+        await self._backups.stop(f"{request.path}/{request.name or ''}")
+        await asyncio.to_thread(self._below(request.path).remove, request.path, request.name)
         return EntryRemoved()
 
+    async def write_backup(self, request: WriteBackup, job: Job) -> BackupWritten:
+        """Write one file of a backup from a LUN that is offered to this host."""
+        return await self._backups.write(self._below(request.path), request, job)
+
+    def _below(self, path: str) -> Directory:
+        """Whose the path is: the datastores', or those of backups that are kept elsewhere."""
+        return self._elsewhere if self._elsewhere is not None and self._elsewhere.has(path) else self._directory
+
     def _put(self, request: PutEntry) -> None:
-        entry = request.entry
+        entry, directory = request.entry, self._below(request.path)
         if entry.kind == "dir":
             name = None if entry.name in ("", ".") else entry.name
-            self._directory.put_directory(request.path, name, entry.mode)
+            directory.put_directory(request.path, name, entry.mode)
         elif entry.kind == "link":
-            self._directory.put_link(request.path, entry.name, entry.target or "")
+            directory.put_link(request.path, entry.name, entry.target or "")
         else:
             size = request.offset + len(request.data)
             if request.last and entry.size not in (0, size):
                 raise Rejected(f"{entry.name[:80]!r} ends at {size} bytes and should have {entry.size}")
-            self._directory.put_piece(
+            directory.put_piece(
                 request.path, entry.name, request.data, offset=request.offset, last=request.last, mode=entry.mode
             )
 
