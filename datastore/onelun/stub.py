@@ -32,10 +32,16 @@ COPIES = (
     "tm/snap_create",
     "tm/snap_create_live",
     "tm/snap_revert",
+    "tm/prebackup",
+    "tm/prebackup_live",
+    "tm/restore",
 )
 # What else has a document on stdin; the first has it only with one argument, as datastore actions do.
 MONITOR = "tm/monitor"
 MIGRATIONS = ("tm/premigrate", "tm/postmigrate", "tm/failmigrate")
+BACKUPS = ("tm/prebackup", "tm/prebackup_live", "tm/postbackup", "tm/postbackup_live")
+# OpenNebula's backup_cancel ends what is called so and has the VM in its arguments (datastore/rsync/backup_cancel).
+CANCELLED_AS = b"ruby"
 # A frontend that was restarted is back long before; one that is not back by then is down.
 ABSENCE_S = DEADLINE_S
 CANCEL_S = 5.0
@@ -65,6 +71,8 @@ def act(action: str) -> None:
     try:
         for number in (_signal.SIGTERM, _signal.SIGINT):
             _signal.signal(number, _stop)
+        if action in BACKUPS[:2]:
+            _be_called(CANCELLED_AS)
         status = _Action(action).run()
     except Stopped:
         say("the action was stopped")
@@ -74,6 +82,15 @@ def act(action: str) -> None:
         say(f"cannot run {action}: {error}")
     # Python's own end closes nothing that the kernel does not, and costs a millisecond.
     posix._exit(status)  # noqa: SLF001 - it is what os._exit is, and importing os is what this file is about
+
+
+def _be_called(name: bytes) -> None:
+    try:
+        descriptor = posix.open("/proc/self/comm", posix.O_WRONLY)
+        write(descriptor, name)
+        posix.close(descriptor)
+    except OSError:
+        pass  # it cannot be cancelled then, and works all the same
 
 
 def _stop(number: int, frame: object) -> None:
@@ -190,9 +207,9 @@ class _Action:
         return _failed("the action was stopped")
 
     def _read_stdin(self) -> "bytes | None":
-        """The document on stdin, of the actions that get one there (a datastore action with one argument, a live migration)."""
+        """The document on stdin, of the actions that get one there (datastore actions with one argument, migrations, backups)."""
         alone = len(self.arguments) == 1 and (self.action.startswith("datastore/") or self.action == MONITOR)
-        if not alone and self.action not in MIGRATIONS:
+        if not alone and self.action not in MIGRATIONS + BACKUPS:
             return None
         data = b""
         try:

@@ -118,6 +118,22 @@ def is_snapshot_of_opennebula(name: str) -> bool:
     return name.startswith(_SNAPSHOT)
 
 
+_BACKUP = "backup-"
+
+
+def backup_snapshot(vm_id: int, increment: int | None) -> str:
+    """The name of the snapshot that an increment of a VM's backups is made from; None is a backup that nothing builds on.
+
+    It tells the VM: a persistent disk may have been another one's.
+    """
+    return f"{_BACKUP}{vm_id}-{'full' if increment is None else increment}"
+
+
+def is_backup_of(vm_id: int, name: str) -> bool:
+    """Whether a snapshot of that name was taken for a backup of that VM."""
+    return name.startswith(f"{_BACKUP}{vm_id}-")
+
+
 def target_iqn(source: Source, epoch: int) -> str:
     """The name of the target of one attachment. Compare IQNs whole: one-1 is not one-10.
 

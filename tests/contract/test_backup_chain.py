@@ -199,8 +199,8 @@ async def test_a_disk_that_cannot_be_read_is_an_error_and_never_a_short_incremen
 
     with new(tmp_path / "full") as file, pytest.raises(CommandFailed, match="qemu-img"):
         await write_full(disk, file, ME, Deadline.after(60), lambda *_: None)
-    with new(tmp_path / "increment") as file, pytest.raises(CommandFailed, match="qemu-io did 1 of 2 steps.*rror"):
-        extents = [(0, MIB, True), (4 * MIB, MIB, True)]
+    extents = [(0, MIB, True), (4 * MIB, MIB, True)]
+    with new(tmp_path / "increment") as file, pytest.raises(CommandFailed, match=r"qemu-io did 1 of 2 steps.*rror"):
         await write_increment(disk, extents, file, ME, Deadline.after(60), lambda *_: None)
 
 

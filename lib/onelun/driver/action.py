@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from onelun.driver import (
+    backups,
     cloning,
     contextualizing,
     datastore,
@@ -17,6 +18,7 @@ from onelun.driver import (
     migrating,
     moving,
     resizing,
+    restoring,
     returning,
     saving,
     snapshots,
@@ -60,6 +62,11 @@ ACTIONS: Mapping[str, Handler] = {
     "tm/postmigrate": migrating.postmigrate,
     "tm/failmigrate": migrating.failmigrate,
     "tm/context": contextualizing.context,
+    "tm/prebackup": backups.prebackup,
+    "tm/prebackup_live": backups.prebackup_live,
+    "tm/postbackup": backups.postbackup,
+    "tm/postbackup_live": backups.postbackup,
+    "tm/restore": restoring.restore,
     "tm/monitor": datastore.monitor_system,
 }
 
@@ -92,6 +99,11 @@ _PURPOSE = {
     "tm/postmigrate": "cannot end a live migration from {first}",
     "tm/failmigrate": "cannot undo a live migration from {first}",
     "tm/context": "cannot make the context CD",
+    "tm/prebackup": "cannot back up {first}",
+    "tm/prebackup_live": "cannot back up {first}",
+    "tm/postbackup": "cannot clean up after the backup of {first}",
+    "tm/postbackup_live": "cannot clean up after the backup of {first}",
+    "tm/restore": "cannot restore {first}",
     "tm/monitor": "cannot monitor datastore {last}",
 }
 # What an action may need beyond its deadline to undo what it did; a guard against a step that forgets the deadline.

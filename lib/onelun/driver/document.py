@@ -84,6 +84,31 @@ class Vm(msgspec.Struct, frozen=True):
     snapshots: dict[tuple[int, int], int]
 
 
+class BackupConfig(msgspec.Struct, frozen=True):
+    """How a VM is to be backed up. `last_increment` is the last one that its backup datastore has, -1 when there is none.
+
+    `freeze` is NONE, AGENT or SUSPEND; `bridge` the host that the backup datastore takes the files from, where that is not
+    the VM's; `failed` is what the end of a backup is told after 7.4: that it failed.
+    """
+
+    incremental: bool
+    last_increment: int
+    freeze: str
+    bridge: str | None
+    interactive: bool
+    failed: bool
+
+    @property
+    def increment(self) -> int:
+        """The number of the one that is to be made; the files of a full backup have 0."""
+        return self.last_increment + 1 if self.incremental else 0
+
+    @property
+    def base(self) -> int | None:
+        """The increment that it builds on; None for a full one."""
+        return self.last_increment if self.incremental and self.last_increment >= 0 else None
+
+
 class Listed(msgspec.Struct, frozen=True):
     """A datastore as oned lists it: its drivers, and every single attribute of its template by name."""
 
@@ -142,6 +167,33 @@ def parse_datastore(text: str) -> Datastore:
 def parse_vm_document(encoded: bytes) -> Vm:
     """The VM of an action's document, in base64. Raises Rejected for any other."""
     return _vm(_parse(_decoded(encoded), "VM"))
+
+
+def parse_backup_document(text: bytes) -> tuple[Vm, BackupConfig]:
+    """The VM of a backup's document, which is not encoded, and how it is to be backed up. Raises Rejected for any other."""
+    root = _parse(text, "VM")
+    config = root.find("BACKUPS/BACKUP_CONFIG")
+    if config is None:
+        raise Rejected("OpenNebula's document has no BACKUPS/BACKUP_CONFIG: nothing says how to back the VM up")
+    last = _number_or_none(config, "LAST_INCREMENT_ID")
+    return _vm(root), BackupConfig(
+        incremental=_text(config, "MODE").strip().upper() == "INCREMENT",
+        last_increment=-1 if last is None else last,
+        freeze=_text(config, "FS_FREEZE").strip().upper() or "NONE",
+        bridge=_text(config, "LAST_BRIDGE").strip() or None,
+        interactive=_text(config, "INTERACTIVE").strip().upper() == "YES",
+        failed=_text(root, "BACKUP_RESULT").strip().upper() == "FAILURE",
+    )
+
+
+def parse_image_datastore(text: str) -> int:
+    """The id of the datastore of the image that one.image.info returns. Raises Rejected for another document."""
+    return _number(_parse(text.encode(), "IMAGE"), "DATASTORE_ID")
+
+
+def parse_ds_mad(text: str) -> str:
+    """The driver of the datastore that one.datastore.info returns. Raises Rejected for another document."""
+    return _needed(_parse(text.encode(), "DATASTORE"), "DS_MAD").strip()
 
 
 def parse_vm(text: str) -> Vm:

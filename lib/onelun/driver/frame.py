@@ -23,6 +23,11 @@ _LONGEST = 1000
 # The migrations' document came on stdin with 5.10; their ids stand before the names of the drivers that chain them.
 MIGRATIONS = ("tm/premigrate", "tm/postmigrate", "tm/failmigrate")
 
+# Backups came with 6.6, with a document that is not encoded; a disk is put back from one since 6.10, by a call whose ids stand
+# elsewhere: HOST:DIR VM IMAGE INCREMENT DISK.
+BACKUPS = ("tm/prebackup", "tm/prebackup_live", "tm/postbackup", "tm/postbackup_live")
+_RESTORE = "tm/restore"
+
 Version = tuple[int, int]
 
 
@@ -71,6 +76,8 @@ def form_of(name: str, argv: tuple[str, ...], version: Version | None) -> Form:
         if version <= (6, 1):
             return Form.DELIMITED
         return Form.PLAIN if version < (7, 0) else Form.LOGGED
+    if name == _RESTORE:
+        return Form.PLAIN
     old = len(argv) == 2 if _has_document(name) else _ids(_unchained(name, argv)) is None
     return Form.DELIMITED if old else Form.PLAIN
 
@@ -83,7 +90,13 @@ def read_arguments(name: str, argv: tuple[str, ...], stdin: bytes | None) -> Arg
         if len(argv) == 2:
             return Arguments(rest=argv[1:], document=argv[0].encode("ascii", "replace"))
         raise Rejected(f"{name} takes ID with its document on stdin, or DOCUMENT ID; it got {len(argv)} arguments")
+    if name == _RESTORE:
+        return _restore_arguments(argv)
     ids = _ids(_unchained(name, argv))
+    if name in BACKUPS:
+        if ids is None:
+            raise Rejected(f"the arguments should be: {name[3:]} HOST:DIRECTORY DISKS DEPLOY_ID JOB VM DATASTORE")
+        return Arguments(argv[:-2], stdin or b"", *ids)
     if name in MIGRATIONS:
         if ids is None:
             raise Rejected(f"the arguments should be: {name[3:]} SOURCE_HOST HOST DIRECTORY VM DATASTORE [DRIVER]")
@@ -95,7 +108,7 @@ def read_arguments(name: str, argv: tuple[str, ...], stdin: bytes | None) -> Arg
 
 def takes_stdin(name: str, argv: tuple[str, ...]) -> bool:
     """Whether the call has a document on stdin; nothing else may wait for stdin, which oned may leave open."""
-    return name in MIGRATIONS or (_has_document(name) and len(argv) == 1)
+    return name in MIGRATIONS or name in BACKUPS or (_has_document(name) and len(argv) == 1)
 
 
 def error_text(form: Form, sentence: str) -> str:
@@ -130,6 +143,13 @@ def one_line(text: str) -> str:
 def _has_document(name: str) -> bool:
     """Whether the action has the form of a datastore action; OpenNebula monitors a system datastore in the same way."""
     return name.startswith("datastore/") or name == "tm/monitor"
+
+
+def _restore_arguments(argv: tuple[str, ...]) -> Arguments:
+    numbers = argv[1:]
+    if len(numbers) != 4 or not all(re.fullmatch(r"-1|[0-9]{1,10}", text) for text in numbers) or "-" in numbers[0]:
+        raise Rejected("the arguments should be: restore HOST:DIRECTORY VM IMAGE INCREMENT DISK")
+    return Arguments((argv[0], *argv[2:]), vm_id=int(argv[1]))
 
 
 def _unchained(name: str, argv: tuple[str, ...]) -> tuple[str, ...]:

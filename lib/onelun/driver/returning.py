@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onelun.driver.backups import forget_backups
 from onelun.driver.disks import known, volume_of
 from onelun.driver.location import Disk, parse_disk, parse_source_argument
 from onelun.driver.places import place
@@ -42,6 +43,8 @@ async def mvds(run: Run) -> str:
     await run.ask(target.nas, request, ZvolUnmapped)
     if agent is None:
         await place(run, None).remove(disk.directory, disk.name)
+    if run.arguments.modern:
+        await forget_backups(run, target, disk)
     run.note(f"took {target} back from disk {disk.disk_id} on {disk.host}")
     return ""
 

@@ -36,6 +36,9 @@ COPIES = frozenset(
         "tm/snap_create",
         "tm/snap_create_live",
         "tm/snap_revert",
+        "tm/prebackup",
+        "tm/prebackup_live",
+        "tm/restore",
     }
 )
 

@@ -59,9 +59,14 @@ def proxies() -> dict[str, str]:
 async def download(url: str, descriptor: int, limit_gib: int) -> None:
     """Write what the URL holds into the file. Raises CommandFailed with the reason, Rejected beyond the limit."""
     pipe = await command.pipe(*READER, url, env=proxies(), stdin=asyncio.subprocess.DEVNULL)
+    await fill_from(pipe, descriptor, limit_gib, f"cannot read {url[:200]}")
+
+
+async def fill_from(pipe: command.Pipe, descriptor: int, limit_gib: int, what: str) -> None:
+    """Write what the command says into the file, and end it. Raises CommandFailed, beginning with `what`, and Rejected."""
     try:
         await _fill(_pieces(pipe), descriptor, limit_gib)
-        await _check_end(pipe, f"cannot read {url[:200]}")
+        await _check_end(pipe, what)
     finally:
         await _end(pipe)
 

@@ -7,6 +7,7 @@ import contextlib
 import re
 
 from onelun.driver import checkpoints
+from onelun.driver.backups import forget_backups
 from onelun.driver.disks import Known, known, own_volume, volatile_disks, volumes_of
 from onelun.driver.location import Directory, Disk, parse_disk, parse_location, parse_source_argument
 from onelun.driver.places import place
@@ -87,6 +88,8 @@ async def _end(run: Run, location: Disk, agent: str | None, oned: Known) -> None
         what = "destroyed" if removed.destroyed else "detached"
         debt = f"; {location.host} did not answer and owes the clean-up" if removed.debt else ""
         run.note(f"{what} {source}{debt}")
+        if run.arguments.modern and not removed.destroyed:
+            await forget_backups(run, source, location)
     if sources and agent is None:
         await place(run, None).remove(location.directory, location.name)
 
