@@ -53,7 +53,7 @@ def test_every_action_has_an_executable_with_a_title(name: str) -> None:
 def test_the_stub_and_the_frontend_agree_which_actions_copy_and_which_have_a_document() -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import stub; print(*sorted(stub.COPIES));"
-        "print(*sorted((stub.MONITOR, *stub.MIGRATIONS)))"
+        "print(*sorted((stub.MONITOR, *stub.MIGRATIONS + stub.BACKUPS)))"
     )
 
     result = subprocess.run(

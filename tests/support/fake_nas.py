@@ -34,6 +34,7 @@ class Volume:
     content: str = ""
     checkpoint: bytes = b""
     snapshots: dict[str, str] = field(default_factory=dict)  # name → content
+    made: dict[str, float] = field(default_factory=dict)  # snapshot → when
 
 
 @dataclass
@@ -62,6 +63,10 @@ class Cloud:
         self.silent_pools: dict[str, dict[str, str]] = {}  # NAS → pool → why it does not tell
         self.maintenance: dict[tuple[str, str], str] = {}  # (NAS, pool) → the sentence that says so
         self.portal = ("127.0.0.1", 1)
+        self.now = 1000.0
+        self.changes: list[tuple[int, int, bool]] = [(0, 4096, True), (65536, 4096, False)]
+        self.read: dict[str, str] = {}  # UUID of what is offered to be read → its content
+        self.files: dict[tuple[str, str], str] = {}  # host and path of a backup's file → its content
 
     def fail(self, node: str, kind: type[Request], *errors: OnelunError) -> None:
         """The next requests of that kind at the node raise these, one each."""
@@ -317,8 +322,49 @@ class Cloud:
 
     def snapshot_zvol(self, nas: str, r: m.SnapshotZvol) -> Reply:
         volume = self._of(nas, r)
-        volume.snapshots.setdefault(r.snapshot, volume.content)
-        return m.ZvolSnapshotted(uuid=volume.uuid, made_at=0.0, size_bytes=volume.size)
+        if r.snapshot not in volume.snapshots:
+            self.now += 1
+            volume.snapshots[r.snapshot], volume.made[r.snapshot] = volume.content, self.now
+        made_at = volume.made.get(r.snapshot, 0.0)
+        return m.ZvolSnapshotted(uuid=volume.uuid, made_at=made_at, size_bytes=volume.size)
+
+    def list_snapshots(self, nas: str, r: m.ListSnapshots) -> Reply:
+        volume = self._of(nas, r)
+        body = [{"snapshot": name, "made_at": volume.made.get(name, 0.0)} for name in volume.snapshots]
+        return m.SnapshotList(uuid=volume.uuid, body=body)
+
+    def list_changes(self, nas: str, r: m.ListChanges) -> Reply:
+        volume = self._of(nas, r)
+        assert {r.since, r.until} <= volume.snapshots.keys()
+        return m.ChangeList(uuid=volume.uuid, size_bytes=volume.size, body=self.changes)
+
+    def read_zvol(self, nas: str, r: m.ReadZvol) -> Reply:
+        volume = self.volumes[nas, self._pool(nas, r.zpool), r.zvol]
+        if r.snapshot is not None and r.snapshot not in volume.snapshots:
+            raise NotFound(f"{r.zvol} in pool {r.zpool} has no snapshot {r.snapshot}")
+        uuid = str(uuids.uuid4())
+        self.read[uuid] = volume.content if r.snapshot is None else volume.snapshots[r.snapshot]
+        address, port = self.portal
+        return m.ZvolReadable(
+            uuid=uuid,
+            size_bytes=volume.size,
+            iqn=f"iqn.2026-11.io.onelun.{nas}:{r.zpool}.read-{uuid}.e1",
+            address=address,
+            port=port,
+            user="e1",
+            secret="secret-of-twelve",
+            lease_s=1.0,
+        )
+
+    def hello(self, node: str, r: m.Hello) -> Reply:
+        initiator = f"iqn.2026-11.io.onelun.host:{node}" if node in self.directories else None
+        role = "compute" if initiator else "nas"
+        return m.HelloIs(node=node, role=role, instance="1", version="0", initiator=initiator)
+
+    def write_backup(self, host: str, r: m.WriteBackup) -> Reply:
+        uuid = r.target.partition("read-")[2].removesuffix(".e1")
+        self.files[host, f"{r.path}/{r.name}"] = self.read[uuid]
+        return m.BackupWritten(size_bytes=len(self.read[uuid]))
 
     def revert_zvol(self, nas: str, r: m.RevertZvol) -> Reply:
         volume, content = self._snapshot(nas, r)
@@ -336,7 +382,9 @@ class Cloud:
 
     def del_snapshot(self, nas: str, r: m.DelSnapshot) -> Reply:
         if (nas, self._pool(nas, r.zpool), r.zvol) in self.volumes:
-            self._of(nas, r).snapshots.pop(r.snapshot, None)
+            volume = self._of(nas, r)
+            volume.snapshots.pop(r.snapshot, None)
+            volume.made.pop(r.snapshot, None)
         return m.SnapshotDeleted()
 
     def copy_zvol(self, nas: str, r: m.CopyZvol) -> Reply:
@@ -364,8 +412,18 @@ class Cloud:
             lease_s=1.0,
         )
 
+    def restore_zvol(self, nas: str, r: m.RestoreZvol) -> Reply:
+        disk = self._of(nas, r)
+        if others := [host for host in disk.hosts if host != r.remotehost]:
+            raise Conflict(f"volume {r.zvol} is mapped to {others[0]}: unmap it there before it is restored")
+        size = max(r.size_bytes, disk.size)
+        request = m.ImportZvol(
+            zvol=r.zvol, zpool=r.zpool or "", size_bytes=size, owner=disk.owner, initiator=r.initiator
+        )
+        return self.import_zvol(nas, request)
+
     def renew_import(self, nas: str, r: m.RenewImport) -> Reply:
-        if r.uuid not in self.imports:
+        if r.uuid not in self.imports and r.uuid not in self.read:
             raise NotFound("the import has ended")
         return m.ImportRenewed(lease_s=1.0)
 
@@ -376,6 +434,7 @@ class Cloud:
 
     def abort_import(self, nas: str, r: m.AbortImport) -> Reply:
         self.imports.pop(r.uuid, None)
+        self.read.pop(r.uuid, None)
         return m.ImportAborted()
 
     def freeze_guest(self, host: str, r: m.FreezeGuest) -> Reply:
@@ -408,7 +467,12 @@ class Cloud:
         if r.name is None:
             self.directories[host].pop(r.path, None)
         else:
-            self.directories[host].get(r.path, {}).pop(r.name, None)
+            inside = self.directories[host].get(r.path, {})
+            for name in [name for name in inside if name == r.name or name.startswith(f"{r.name}/")]:
+                del inside[name]
+        gone = r.path if r.name is None else f"{r.path}/{r.name}"
+        for key in [key for key in self.files if key[0] == host and f"{key[1]}/".startswith(f"{gone}/")]:
+            del self.files[key]
         return m.EntryRemoved()
 
     def _connected(self, host: str, r: m.StoreFile | m.FetchFile) -> Volume:

@@ -95,6 +95,17 @@ def migration_call(name: str, *chained: str, text: str | None = None) -> Recorde
     return Recorded(f"tm/{name}", (*argv, *chained), base64.b64encode(text.encode()))
 
 
+def backup_call(name: str, *argv: str, **elements: str) -> Recorded:
+    """The recorded call of prebackup and the like, whose document is not encoded; elements of it are replaced."""
+    recorded = json.loads((RECORDINGS / f"tm.{name}.json").read_text())["argv"]
+    text = mapped((RECORDINGS / f"tm.{name}.stdin.xml").read_text())
+    for element, content in elements.items():
+        if f"<{element}>" not in text:
+            text = text.replace("<BACKUP_CONFIG>", f"<BACKUP_CONFIG><{element}></{element}>", 1)
+        text = _replaced(text, element, content)
+    return Recorded(f"tm/{name}", tuple(argv) or tuple(recorded), text.encode())
+
+
 def system_monitor_call(release: str, pools: str = "") -> Recorded:
     """How `release` monitors a system datastore that has those ONELUN_POOLS."""
     text = (RECORDINGS / "tm.monitor.stdin.xml").read_text()

@@ -36,7 +36,9 @@ class TgtCloud(Cloud):
         return self.directory / source.replace("/", "-")
 
     async def ask(self, node: str, request: Request, **more: Any) -> Reply:
-        if isinstance(request, m.ImportZvol | m.ReadZvol | m.FinishImport | m.AbortImport | m.RenewImport):
+        if isinstance(
+            request, m.ImportZvol | m.RestoreZvol | m.ReadZvol | m.FinishImport | m.AbortImport | m.RenewImport
+        ):
             self.asked.append((node, request, more.get("id")))
             if node not in self.exporters or node in self.dead:
                 raise Unreachable(f"nobody serves {node}")
@@ -60,6 +62,14 @@ class TgtCloud(Cloud):
             user=target.user,
             secret=target.secret,
             lease_s=self.lease_s,
+        )
+
+    async def _restore_zvol(self, nas: str, r: m.RestoreZvol) -> Reply:
+        disk = self._of(nas, r)
+        size = max(r.size_bytes, disk.size)
+        return await self._import_zvol(
+            nas,
+            m.ImportZvol(zvol=r.zvol, zpool=r.zpool or "", size_bytes=size, owner=disk.owner, initiator=r.initiator),
         )
 
     async def _read_zvol(self, nas: str, r: m.ReadZvol) -> Reply:

@@ -15,7 +15,7 @@ from onelun.driver.backupstore import disks_of, fetch
 from onelun.driver.content import Content
 from onelun.driver.disks import Known
 from onelun.driver.document import parse_ds_mad, parse_image_datastore, parse_vm
-from onelun.driver.formats import check_intact, inspect
+from onelun.driver.formats import Format, check_intact, inspect
 from onelun.driver.importing import write
 from onelun.driver.location import Directory, Disk, parse_location
 from onelun.driver.luns import Leased
@@ -134,6 +134,8 @@ async def _fetched(run: Run, one: _Lost, staging: contextlib.ExitStack) -> Conte
     descriptor = staging.enter_context(staged(run.config.staging))
     await fetch(run, one.url, descriptor)
     inspected = await inspect(descriptor, run.config.max_image_gib)
+    if inspected.format is not Format.QCOW2:
+        raise Rejected(f"the backup of disk {one.disk.disk_id} is no qcow2 file: it was made on another kind of storage")
     await check_intact(descriptor, inspected.format, _CHECK_S)
     return Content(descriptor, inspected.format, inspected.size_bytes)
 
