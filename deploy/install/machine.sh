@@ -12,7 +12,7 @@ MADE_SETTINGS=''
 packages_of() {
 	case $1 in
 	frontend) echo qemu-utils qemu-block-extra bzip2 xz-utils zstd xorriso ;;
-	compute) echo open-iscsi ;;
+	compute) echo open-iscsi qemu-utils qemu-block-extra ;;
 	esac
 }
 
@@ -78,7 +78,7 @@ render_settings() {
 	names="\"$(uname -n)\""
 	cloud=${CLOUD:-$(known_cloud)}
 	sed -e "s#@CLOUD@#${cloud:-$(cat /proc/sys/kernel/random/uuid)}#" -e "s#@VERSION@#$VERSION#" -e "s#@NAMES@#$names#" \
-		-e "s#@NAME@#$(name_of_machine)#" -e "s#@OWNER@#$OWNER#" -e "s#@DATASTORES@#$ONE_VAR/datastores#" "$ROOT/deploy/settings/$1.toml"
+		-e "s#@NAME@#$(name_of_machine)#" -e "s#@OWNER@#$OWNER#" -e "s#@DATASTORES@#$ONE_VAR/datastores#" -e "s#@REMOTES@#$ONE_VAR/remotes#" "$ROOT/deploy/settings/$1.toml"
 }
 
 # known_cloud: the UUID that this machine has already.

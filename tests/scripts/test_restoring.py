@@ -15,7 +15,7 @@ import pytest
 from tests.scripts.conftest import CLOUD, FrontEnd
 from tests.support.fake_nas import Placement, Volume
 from tests.support.oned import Oned, serving
-from tests.support.recorded import Recorded, show, transfer_call
+from tests.support.recorded import Recorded, datastore_call, document, show, transfer_call
 from tests.support.requires import requires
 from tests.support.tgt import PrivateTgtd, free_port
 from tests.support.tgt_cloud import TgtCloud
@@ -277,3 +277,20 @@ def test_drivers_that_fail_or_are_not_there_are_named(front: FrontEnd, remotes: 
     assert "rsync/ls failed with status 3: no route" in failed
     assert "restic/ls: the driver restic cannot list backups (frontend.remotes)" in absent
     assert "'../evil', which is no name of one" in bad
+
+
+def test_an_image_is_made_from_a_disk_in_a_backup(front: FrontEnd, tmp_path: Path) -> None:
+    path = f"rsync://100//0:abc{tmp_path}/disk.1.0"
+
+    stdout, stderr, status = front.run(datastore_call("7.5", "cp", document("cp", PATH=path, SIZE="5")))
+
+    assert (stdout, status) == ("nas2/tank/one-3 raw\n", 0), stderr
+    assert isinstance(front.cloud, TgtCloud)
+    assert front.cloud.file("nas2/tank/one-3").read_bytes().rstrip(b"\0") == content(1)
+
+
+def test_a_path_that_would_be_more_than_a_word_of_a_shell_is_refused(front: FrontEnd) -> None:
+    _, stderr, status = front.run(datastore_call("7.5", "cp", document("cp", PATH="rsync://100//0:a'$(reboot)'")))
+
+    assert status == 1
+    assert "is no URL of a disk in a backup" in stderr

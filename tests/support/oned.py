@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.server
 import re
+import signal
+import sys
 import threading
 import xmlrpc.client
 from collections.abc import Iterator
@@ -126,3 +128,19 @@ def serving(directory: Path, release: str = "7.5") -> Iterator[tuple[Oned, str]]
         finally:
             server.shutdown()
             thread.join()
+
+
+def main(directory: Path) -> None:
+    """Serve the documents in the directory (`vm.70`, `image.27`) until SIGTERM; the URL is printed first."""
+    with serving(directory) as (oned, _):
+        for path in directory.glob("*.[0-9]*"):
+            kind, _, number = path.name.partition(".")
+            if kind in ("vm", "image", "datastore"):
+                oned.documents[kind, int(number)] = path.read_text()
+        print(oned.url, flush=True)
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+
+
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    main(Path(sys.argv[1]))

@@ -147,7 +147,9 @@ def _check_room(file: int, what: str, needed: int) -> None:
 
 
 def _explained(file: int, what: str, error: CommandFailed) -> OnelunError:
-    """A full filesystem is told as such."""
+    """A full filesystem is told as such, and so is a QEMU without its iSCSI."""
+    if "Unknown driver 'iscsi'" in error.sentence or "Unknown protocol 'iscsi'" in error.sentence:
+        return CommandFailed("QEMU on this host cannot read over iSCSI: install qemu-block-extra there")
     if "no space left" in error.sentence.lower() or _free(file) < MIB:
         return OutOfSpace(
             f"the filesystem became full while {what} was written: make room, or set BACKUP_BASE_PATH to a larger one"

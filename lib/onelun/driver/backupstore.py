@@ -21,6 +21,8 @@ _SETTING = re.compile(r"\s*(?:export\s+)?BACKUP_BASE_PATH\s*=\s*([\"']?)([^\"'\n
 _DRIVER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _DISK = re.compile(r"[0-9]{1,6}")
 _URL = re.compile(r"[a-z][a-z0-9+.-]{0,20}://[\x21-\x7e]{1,3900}")
+# What restic's and rsync's drivers make; with +rbd it is an archive of Ceph's.
+_SCHEMES = ("restic://", "rsync://", "restic+rbd://", "rsync+rbd://")
 _LS_S = 300.0
 # What OpenNebula's scripts need to reach its hosts, its API and its own files.
 _ENVIRONMENT = (
@@ -34,6 +36,11 @@ _ENVIRONMENT = (
     "RUBYLIB",
     "GEM_PATH",
 )
+
+
+def is_in_backup(path: str) -> bool:
+    """Whether PATH of an image is a disk in one of OpenNebula's backup datastores (`oneimage restore` makes such images)."""
+    return path.startswith(_SCHEMES)
 
 
 def base_path(remotes: str) -> str | None:
@@ -80,7 +87,12 @@ async def disks_of(run: Run, ds_mad: str, increment: int, documents: str) -> dic
 
 
 async def fetch(run: Run, url: str, descriptor: int) -> None:
-    """Write the disk at that URL into the open file. Raises NotFound without OpenNebula's downloader, CommandFailed."""
+    """Write the disk at that URL into the open file.
+
+    Raises Rejected for what is no such URL, NotFound without OpenNebula's downloader, CommandFailed.
+    """
+    if not _is_url(url):
+        raise Rejected(f"{url[:80]!r} is no URL of a disk in a backup")
     script = f"{run.config.remotes}/datastore/downloader.sh"
     if not os.path.exists(script):
         raise NotFound(f"there is no {script} to fetch backups with (frontend.remotes)")
@@ -101,10 +113,14 @@ async def fetch(run: Run, url: str, descriptor: int) -> None:
 
 
 def _url(ds_mad: str, url: object) -> str:
-    # It becomes a word of a shell in OpenNebula's downloader.
-    if not isinstance(url, str) or not _URL.fullmatch(url) or any(sign in url for sign in "'\"`$;&|<>\\(){}*?!"):
+    if not isinstance(url, str) or not _is_url(url):
         raise ProtocolError(f"{ds_mad}/ls names a disk at {str(url)[:80]!r}, which is no URL")
     return url
+
+
+def _is_url(text: str) -> bool:
+    # It becomes a word of a shell in OpenNebula's downloader.
+    return _URL.fullmatch(text) is not None and not any(sign in text for sign in "'\"`$;&|<>\\(){}*?!")
 
 
 def _environment() -> dict[str, str]:

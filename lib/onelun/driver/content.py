@@ -1,4 +1,4 @@
-"""The content of an image to be: a local file or a URL, its checksums compared, unpacked where it is compressed.
+"""The content of an image to be: a file, a URL or a disk in a backup, its checksums compared, unpacked where it is compressed.
 
 A local file that is not compressed is read where it is. What is downloaded or unpacked is staged first (in
 `frontend.staging`, holes kept): its size must be known before the volume is made, its format before it is read, and its
@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Iterator
 
+from onelun.driver.backupstore import fetch, is_in_backup
 from onelun.driver.document import Datastore, Image
 from onelun.driver.formats import HEAD_BYTES, Format, check_intact, compression_of, filename, inspect
 from onelun.driver.permitted import open_image
@@ -58,6 +59,10 @@ async def open_content(run: Run, image: Image, datastore: Datastore) -> AsyncIte
             descriptor = stack.enter_context(staged(run.config.staging))
             run.progress(f"downloading image {image.id}")
             await download(image.path, descriptor, limit)
+        elif is_in_backup(image.path):
+            descriptor = stack.enter_context(staged(run.config.staging))
+            run.progress(f"fetching image {image.id} from a backup")
+            await fetch(run, image.path, descriptor)
         else:
             descriptor = open_image(image.path, datastore, (run.config.datastores,))
             stack.callback(os.close, descriptor)

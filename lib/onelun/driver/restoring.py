@@ -135,7 +135,9 @@ async def _fetched(run: Run, one: _Lost, staging: contextlib.ExitStack) -> Conte
     await fetch(run, one.url, descriptor)
     inspected = await inspect(descriptor, run.config.max_image_gib)
     if inspected.format is not Format.QCOW2:
-        raise Rejected(f"the backup of disk {one.disk.disk_id} is no qcow2 file: it was made on another kind of storage")
+        raise Rejected(
+            f"the backup of disk {one.disk.disk_id} is no qcow2 file: it was made on another kind of storage"
+        )
     await check_intact(descriptor, inspected.format, _CHECK_S)
     return Content(descriptor, inspected.format, inspected.size_bytes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from onelun.errors import Conflict
+from onelun.errors import Busy, Conflict
 from onelun.model import Kind, Volume
 from onelun.naming import is_snapshot_of_opennebula
 from onelun.nas.attachments import Attachments
@@ -38,9 +38,14 @@ class Replacing:
     async def leave(self, backend: Backend, uuid: str, job: Job) -> None:
         """Every host lets go of the volume, and keeps its links. Raises Busy while it is open, and what `detach` raises."""
         for row in self._catalogue.attachments(uuid=uuid):
-            await self._attachments.detach(
-                backend, row, path=None, keep_link=True, force=False, deadline=job.deadline, of=job.id
-            )
+            try:
+                await self._attachments.detach(
+                    backend, row, path=None, keep_link=True, force=False, deadline=job.deadline, of=job.id
+                )
+            except Busy as error:
+                raise Busy(
+                    f"{row.zvol} is in use on {row.host} ({error.sentence}): power its VM off first", host=row.host
+                ) from error
             self._placements.leave_host(uuid, row.host, None)
 
     def succeed(self, uuid: str, volume: Volume) -> None:

@@ -87,7 +87,7 @@ async def test_a_disk_that_is_open_on_its_host_stays_as_it_is(nas, disk):
     begun = await nas.ask(_begin())
     nas.nodes["node1"].refuse = Busy("/dev/sdb is open")
 
-    with pytest.raises(Busy, match="open"):
+    with pytest.raises(Busy, match=r"is in use on node1 .*open.*power its VM off first"):
         await nas.ask(FinishImport(zpool="tank", uuid=begun.uuid))
     nas.nodes["node1"].refuse = None
     await nas.ask(AbortImport(zpool="tank", uuid=begun.uuid))
