@@ -45,6 +45,7 @@ backup() {
 }
 
 # files: what the backup's directory has.
+# shellcheck disable=SC2016 # the host's own shell looks
 files() { on node1 sh -c 'cd "$1" 2>/dev/null && ls -A | sort | tr "\n" " "' sh "$DIR/backup"; }
 
 # sum DISK: what the VM has, past every cache.
@@ -197,12 +198,14 @@ holds() {
 	[ "$(sum 0)" = "$(cat "$CHAIN/sum.0.2")" ]
 	write 0 0 1
 
+	# shellcheck disable=SC2016 # the holder's own shell tells its number
 	on node1 sh -c 'exec 3<>"$1" && echo $$ >"$2" && exec sleep 60' sh "$DIR/disk.0" "$BATS_TEST_TMPDIR/holder" &
 	local holder=$! before
 	eventually 10 test -s "$BATS_TEST_TMPDIR/holder"
 	before=$(sum 0)
 	restore 1
 	# Above it is its debug log.
+	# shellcheck disable=SC2154 # bats sets it
 	grep -q 'one-2-70-0 is in use on node1 .*: power its VM off first$' <<<"${stderr##*$'\n'}"
 	kill "$(cat "$BATS_TEST_TMPDIR/holder")"
 	wait "$holder" || true

@@ -163,7 +163,7 @@ async def test_what_cannot_be_is_refused(bench: Bench, port: int, told: dict[str
 
 
 async def test_a_portal_that_cannot_be_reached_is_named(bench: Bench) -> None:
-    with pytest.raises(CommandFailed, match="this host cannot reach the iSCSI portal 127.0.0.1:1:"):
+    with pytest.raises(CommandFailed, match=r"this host cannot reach the iSCSI portal 127.0.0.1:1:"):
         await bench.ask(request(bench, 1))
 
     assert made(bench) == []
