@@ -44,6 +44,8 @@ from onelun.rpc.message import (
 
 _FOLDER = "backup"
 _PIECE = 1 << 20
+# A storage may write the time of a snapshot in fewer digits than it tells at first.
+_SAME_S = 1e-3
 _RESET = "take a full backup: onevm backup --reset"
 Extents = tuple[tuple[int, int, bool], ...]
 
@@ -237,7 +239,8 @@ async def _take_one(run: Run, backup: _Backup, part: _Part) -> float:
 
 async def _check_alone(run: Run, backup: _Backup, part: _Part, made_at: float) -> None:
     """Raise Conflict when the snapshot is another one by now: the file may be of both."""
-    if (await _snapshots(run, part)).get(backup.snapshot) != made_at:
+    found = (await _snapshots(run, part)).get(backup.snapshot)
+    if found is None or abs(found - made_at) > _SAME_S:
         raise Conflict(f"another backup of VM {backup.vm.id} took {backup.snapshot} of {part.source} meanwhile")
 
 
