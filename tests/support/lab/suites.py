@@ -126,9 +126,7 @@ def _ended_early(running: set[subprocess.Popen[str]]) -> Iterator[None]:
         raise
 
 
-def _run(
-    part: Part, end: float, say: Say, running: set[subprocess.Popen[str]], cores: SimpleQueue[int]
-) -> Ended:
+def _run(part: Part, end: float, say: Say, running: set[subprocess.Popen[str]], cores: SimpleQueue[int]) -> Ended:
     """Run one part on a core of its own, its output line by line with its name before it; killed when the time is over."""
     core = cores.get()
     started = time.monotonic()
