@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 import msgspec
+
+# zfsprops(7), "compression".
+_COMPRESSION = re.compile(
+    r"on|off|lz4|lzjb|zle|gzip(?:-[1-9])?|zstd(?:-(?:[1-9]|1[0-9]))?|zstd-fast(?:-(?:[1-9]|[1-9]0|100|500|1000))?"
+)
+_BLOCK_BYTES = tuple(1 << exponent for exponent in range(9, 21))
 
 
 class Kind(StrEnum):
@@ -43,6 +50,53 @@ class Filesystem(StrEnum):
     SWAP = "swap"
 
 
+class Provisioning(StrEnum):
+    """When a volume takes its size from the pool."""
+
+    THIN = "thin"  # block by block, as they are written
+    THICK = "thick"  # all of it at once: what was promised can be written
+
+
+class Wipe(StrEnum):
+    """What is done with a volume's blocks when it is destroyed. Another volume never reads them, whatever this says."""
+
+    NONE = "none"
+    DISCARD = "discard"  # the disks below are told that the blocks are free
+    ZERO = "zero"  # the blocks are written over
+
+
+class Attributes(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a volume is kept, as far as somebody asked for something; what is None is left to its pool.
+
+    `volblocksize_bytes` is a power of two from 512 bytes to 1 MiB, `compression` one of ZFS's words for it; else ValueError.
+    """
+
+    volblocksize_bytes: int | None = None
+    compression: str | None = None
+    provisioning: Provisioning | None = None
+    wipe: Wipe | None = None
+
+    def __post_init__(self) -> None:
+        if self.volblocksize_bytes is not None and self.volblocksize_bytes not in _BLOCK_BYTES:
+            raise ValueError("it should be a power of two from 512 bytes to 1M, such as 16K")
+        if self.compression is not None and not _COMPRESSION.fullmatch(self.compression):
+            raise ValueError("it should be on, off, lz4, lzjb, zle, gzip, gzip-N, zstd, zstd-N or zstd-fast-N")
+
+    def over(self, other: Attributes) -> Attributes:
+        """These, and the other's where these ask for nothing."""
+        mine = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        return msgspec.structs.replace(other, **mine)
+
+    def of_clone(self, origin: Attributes) -> Attributes:
+        """What a clone has for which these are asked: what is not asked, and the size of its blocks, is its origin's."""
+        return msgspec.structs.replace(self.over(origin), volblocksize_bytes=origin.volblocksize_bytes)
+
+    @property
+    def wiped(self) -> bool:
+        """Whether destroying takes more than giving the blocks back."""
+        return self.wipe not in (None, Wipe.NONE)
+
+
 class Owner(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whom a volume belongs to, as it is written in the volume's own properties.
 
@@ -78,7 +132,7 @@ class Volume(msgspec.Struct, frozen=True, omit_defaults=True):
     A building volume has no place under its name yet: `name` is the name it will have. `origin` is the UUID of the
     volume it was cloned from. `connected` is true once any host was ever given the volume. `filled_from` says
     which VM's disk was last saved into this one (cloud, VM, disk, UUID, and for a copy its moment), or to which
-    snapshot it was flattened, and `last_epoch` is the highest epoch it had.
+    snapshot it was flattened, and `last_epoch` is the highest epoch it had. `attributes` are those that it was made with.
     """
 
     pool: str
@@ -93,6 +147,7 @@ class Volume(msgspec.Struct, frozen=True, omit_defaults=True):
     connected: bool = False
     last_epoch: int = 0
     attachments: tuple[Attachment, ...] = ()
+    attributes: Attributes = Attributes()
 
 
 class Snapshot(msgspec.Struct, frozen=True):

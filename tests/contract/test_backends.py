@@ -576,14 +576,6 @@ async def test_a_later_volume_of_the_name_is_neither_trashed_nor_destroyed(pool)
     assert await pool.backend.volumes() == [later]
 
 
-async def test_a_building_volume_does_not_go_into_the_trash(pool):
-    built = await pool.backend.create("one-1", new(), MIB, IMAGE)
-
-    await pool.backend.trash(built)
-
-    assert await pool.backend.volumes() == [built]
-
-
 async def test_purging_destroys_what_was_trashed_before_the_moment(pool):
     first = await ready(pool, "one-1")
     await pool.backend.trash(first)

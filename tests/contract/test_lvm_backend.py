@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import mmap
 import os
+import time
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from tests.support.requires import guest
 
 from onelun import command
 from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
-from onelun.model import Extent, State
+from onelun.model import Attributes, Extent, State, Wipe
 from onelun.nas.backends.lvm.backend import LvmBackend
 
 pytestmark = guest("lvm")
@@ -563,3 +564,56 @@ async def test_a_conflict_is_found_under_the_same_lock_that_makes_the_volume(poo
 
     assert outcomes[0].name == "one-1"
     assert isinstance(outcomes[1], Conflict)
+
+
+# Attributes
+
+
+def disk_blocks(place):
+    """The bytes that the disk below the volume group really has."""
+    os.sync()
+    return (place.directory / "disk").stat().st_blocks * 512
+
+
+async def test_a_destroyed_volume_is_discarded_down_to_the_disk_but_for_what_its_clones_share(pool, place):
+    discard = Attributes(wipe=Wipe.DISCARD)
+    await pool.backend.accept(discard)
+    image = await ready(pool, "one-1", size=32 * MIB, content=os.urandom(8 * MIB), attributes=discard)
+    await pool.backend.snapshot(image, "s1")
+    clone = await cloned(pool, image, "one-1-3-0", attributes=discard)
+    kept = await pool.read(clone, 0, 8 * MIB)
+    await pool.write(image, 8 * MIB, os.urandom(16 * MIB))
+    full = disk_blocks(place)
+
+    await pool.backend.destroy(image)
+
+    assert 15 * MIB <= full - disk_blocks(place) <= 18 * MIB
+    assert await pool.read(clone, 0, 8 * MIB) == kept
+    await pool.backend.trash(clone)
+    assert await pool.backend.purge(0.0) == 1
+    assert full - disk_blocks(place) >= 23 * MIB
+    assert lvs(pool) == ["pool"]
+
+
+async def test_what_is_open_is_not_discarded(pool):
+    image = await ready(pool, "one-1", content=OLD, attributes=Attributes(wipe=Wipe.DISCARD))
+    path = await pool.backend.activate(image)
+    holder = os.open(path, os.O_RDONLY)
+    try:
+        with pytest.raises(Busy):
+            await pool.backend.destroy(image)
+        await pool.backend.trash(image)
+        assert await pool.backend.purge(time.time() + 60) == 0
+    finally:
+        os.close(holder)
+
+    assert await pool.read(image, 0, len(OLD)) == OLD
+    assert await pool.backend.purge(time.time() + 60) == 1
+
+
+async def test_a_pool_that_passes_no_discards_on_refuses_them(pool):
+    with (
+        pool._without_discards(),
+        pytest.raises(Rejected, match=r"ONELUN_WIPE=discard .* passes no discards on: use none"),
+    ):
+        await pool.backend.accept(Attributes(wipe=Wipe.DISCARD))

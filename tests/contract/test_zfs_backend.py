@@ -13,8 +13,8 @@ from tests.support.pools import AGENT, CLOUD, DISK, IMAGE, MIB, OTHER_AGENT, clo
 from tests.support.pools_zfs import UDEV_S, Zfs, run
 from tests.support.requires import guest
 
-from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OutOfSpace, Stalled
-from onelun.model import State
+from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OutOfSpace, Rejected, Stalled
+from onelun.model import Attributes, Provisioning, State, Wipe
 from onelun.nas.backends.zfs.backend import ZfsBackend
 
 pytestmark = [guest("zfs"), pytest.mark.timeout(900)]
@@ -596,4 +596,66 @@ async def test_a_reverted_volume_of_a_pool_that_reserves_has_its_size_reserved(p
     assert reserved.pop("one-1") >= 8 * MIB
     assert list(reserved.values()) == [0]
     await backend.destroy(volume)
+    assert nothing_left(pool)
+
+
+# Attributes
+
+
+def told_of(pool, name):
+    """What ZFS says of how the volume of that name is kept."""
+    columns = ("volblocksize", "compression", "refreservation")
+    path = f"{pool.dataset}/{name}"
+    values = run("zfs", "get", "-Hp", "-o", "value", ",".join(columns), path).split()
+    return dict(zip(columns, values, strict=True))
+
+
+async def test_the_attributes_of_a_volume_win_over_its_pool_s_properties(pool):
+    backend = ZfsBackend("tank", pool.dataset, properties={"volblocksize": "32K", "compression": "gzip"}, udev_s=UDEV_S)
+    await backend.open(AGENT, CLOUD)
+    thick = Attributes(volblocksize_bytes=64 << 10, compression="lz4", provisioning=Provisioning.THICK)
+    volumes = {}
+    for name, attributes in (("one-1", thick), ("one-2", Attributes())):
+        built = await backend.create(name, new(), 8 * MIB, IMAGE, attributes)
+        volumes[name] = await backend.publish(built.uuid)
+
+    off = Attributes(volblocksize_bytes=64 << 10, compression="off", provisioning=Provisioning.THIN)
+    uuid = new()
+    await backend.clone(volumes["one-1"], "one-1-3-0", uuid, 8 * MIB, DISK, silent, attributes=off)
+    await backend.publish(uuid)
+    await backend.snapshot(volumes["one-1"], "s1")
+    await backend.revert(volumes["one-1"], "s1")
+    await backend.grow(await backend.find("one-1"), 16 * MIB)
+
+    told = {name: told_of(pool, name) for name in ("one-1", "one-2", "one-1-3-0")}
+    assert int(told["one-1"].pop("refreservation")) >= 16 * MIB
+    assert told["one-1"] == {"volblocksize": "65536", "compression": "lz4"}
+    assert told["one-2"] == {"volblocksize": "32768", "compression": "gzip", "refreservation": "0"}
+    assert told["one-1-3-0"] == {"volblocksize": "65536", "compression": "off", "refreservation": "0"}
+    await cleared(pool, backend)
+
+
+async def test_a_volume_of_a_pool_that_reserves_may_be_thin(pool):
+    backend = ZfsBackend("tank", pool.dataset, properties={"refreservation": "auto"}, udev_s=UDEV_S)
+    await backend.open(AGENT, CLOUD)
+
+    await backend.create("one-1", new(), 8 * MIB, IMAGE, Attributes(provisioning=Provisioning.THIN))
+
+    (leaf,) = pool.leaves()
+    assert told_of(pool, leaf)["refreservation"] == "0"
+
+
+async def test_discarding_is_the_zpool_s_to_do(pool):
+    discard = Attributes(wipe=Wipe.DISCARD)
+    with pytest.raises(Rejected, match=rf"ONELUN_WIPE=discard .* run zpool set autotrim=on {pool.zpool}, or use none"):
+        await pool.backend.accept(discard)
+
+    run("zpool", "set", "autotrim=on", pool.zpool)
+    try:
+        await pool.backend.accept(discard)
+        image = await ready(pool, "one-1", attributes=discard)
+        await pool.backend.trash(image)
+        assert await pool.backend.purge(time.time() + 60) == 1
+    finally:
+        run("zpool", "set", "autotrim=off", pool.zpool)
     assert nothing_left(pool)

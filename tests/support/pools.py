@@ -19,8 +19,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
-from onelun.model import Kind, Owner, Volume
-from onelun.nas.backends.base import Backend
+from onelun.model import Attributes, Kind, Owner, Volume
+from onelun.nas.backends.base import PLAIN, Backend
 
 MIB = 1 << 20
 AGENT = "0b6a4e0e-57a1-4d7c-9a64-4d9d5f1d7a10"
@@ -39,6 +39,8 @@ class Pool(ABC):
     backend: Backend
     # Whether clones and snapshots share blocks; None where that is the machine's affair.
     shares: bool | None
+    # Which of thick, discard, zero and zfs (blocks and compression) volumes can be; None where that is the machine's affair.
+    gives: frozenset[str] | None = frozenset()
     # Whether a volume's device is a path that can be opened.
     devices = True
     # How many volumes a test may make at once: a guest takes its time to start a command.
@@ -171,21 +173,35 @@ def silent(done: int, total: int) -> None:
     pass
 
 
-async def ready(pool: Pool, name: str, *, size: int = MIB, owner: Owner = IMAGE, content: bytes = b"") -> Volume:
+async def ready(
+    pool: Pool,
+    name: str,
+    *,
+    size: int = MIB,
+    owner: Owner = IMAGE,
+    content: bytes = b"",
+    attributes: Attributes = PLAIN,
+) -> Volume:
     """A published volume with `content` at its beginning."""
     uuid = new()
-    built = await pool.backend.create(name, uuid, size, owner)
+    built = await pool.backend.create(name, uuid, size, owner, attributes)
     if content:
         await pool.write(built, 0, content)
     return await pool.backend.publish(uuid)
 
 
 async def cloned(
-    pool: Pool, origin: Volume, name: str, *, size: int | None = None, snapshot: str | None = None
+    pool: Pool,
+    origin: Volume,
+    name: str,
+    *,
+    size: int | None = None,
+    snapshot: str | None = None,
+    attributes: Attributes = PLAIN,
 ) -> Volume:
     """A published clone."""
-    uuid = new()
-    await pool.backend.clone(origin, name, uuid, size or origin.size_bytes, DISK, silent, snapshot=snapshot)
+    uuid, size = new(), size or origin.size_bytes
+    await pool.backend.clone(origin, name, uuid, size, DISK, silent, snapshot=snapshot, attributes=attributes)
     return await pool.backend.publish(uuid)
 
 

@@ -24,6 +24,7 @@ class LvmPool(DevicePool):
 
     shares = True
     places = 1000
+    gives = frozenset(("discard",))
     many = 25
 
     def __init__(self, vg: str, thin_pool: str) -> None:

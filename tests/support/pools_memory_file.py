@@ -14,7 +14,7 @@ from tests.support.filesystems import mounted
 from tests.support.pools import MIB, DevicePool, Place, Pool
 
 from onelun.model import Kind, Owner, State, Volume
-from onelun.nas.backends.base import Backend
+from onelun.nas.backends.base import PLAIN, Backend
 from onelun.nas.backends.file.backend import FileBackend
 from onelun.nas.backends.memory.backend import MemoryBackend
 
@@ -23,6 +23,7 @@ class MemoryPool(Pool):
     """Its content is reached by the backend's own methods."""
 
     shares = True
+    gives = frozenset(("discard", "zero"))
     devices = False
     places = 3000
 
@@ -56,7 +57,7 @@ class MemoryPool(Pool):
         kept = self.backend._shelf.by_uuid
         uuid = str(uuids.uuid4())
         volume = Volume("tank", "filler", uuid, 240 * MIB, State.BUILDING, Owner(kind=Kind.PLAIN))
-        self.backend._build(volume.name, uuid, volume.size_bytes, volume.owner, None)
+        self.backend._build(volume.name, uuid, volume.size_bytes, volume.owner, None, PLAIN)
         self.backend.write(volume, 0, os.urandom(230 * MIB))
         try:
             yield
@@ -67,9 +68,10 @@ class MemoryPool(Pool):
 class FilePool(DevicePool):
     """A directory. `mount` is the filesystem of its own that it is on, if it is."""
 
-    def __init__(self, path: Path, *, shares: bool | None, mount: Path | None) -> None:
+    def __init__(self, path: Path, *, shares: bool | None, gives: frozenset[str] | None, mount: Path | None) -> None:
         self.path = str(path)
         self.shares = shares
+        self.gives = gives
         self.backend = FileBackend("tank", self.path)
         self._mount = mount
 
@@ -134,6 +136,7 @@ class Directory(Place):
     """A directory on whatever filesystem the machine's temporary files are on."""
 
     shares: bool | None = None
+    gives: frozenset[str] | None = None
     mount: Path | None = None
 
     @contextlib.contextmanager
@@ -141,7 +144,7 @@ class Directory(Place):
         path = (self.mount or self.directory) / "pool"
         path.mkdir()
         try:
-            yield FilePool(path, shares=self.shares, mount=self.mount)
+            yield FilePool(path, shares=self.shares, gives=self.gives, mount=self.mount)
         finally:
             shutil.rmtree(path)
 
@@ -160,14 +163,17 @@ class _Filesystem(Directory):
 
 class Ext4(_Filesystem):
     kind = "ext4"
+    gives = frozenset(("thick", "zero"))
     shares = False
 
 
 class Xfs(_Filesystem):
     kind = "xfs"
+    gives = frozenset(("thick", "zero"))
     shares = True
 
 
 class Btrfs(_Filesystem):
     kind = "btrfs"
+    gives = frozenset(("thick",))
     shares = True

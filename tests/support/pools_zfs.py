@@ -31,6 +31,7 @@ class ZfsPool(DevicePool):
     shares = True
     tells_branches = False
     places = 1000
+    gives = frozenset(("thick", "zfs"))
     whole_seconds = True
 
     def __init__(self, zpool: str, dataset: str) -> None:

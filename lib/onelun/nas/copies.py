@@ -11,7 +11,7 @@ import msgspec
 
 from onelun.ending import to_its_end
 from onelun.errors import Conflict, NotFound, OnelunError, Rejected
-from onelun.model import State, Volume
+from onelun.model import Provisioning, State, Volume
 from onelun.naming import checked_name
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue
@@ -82,9 +82,13 @@ class Copies:
     ) -> Volume:
         async with self._moment(backend, disk, snapshot) as (name, size_bytes):
             size = backend.rounded(max(size_bytes, target.size_bytes))
-            async with self._pools.promise(backend, size), self._volumes.building(backend) as uuid:
+            attributes = target.attributes.of_clone(disk.attributes)
+            full = attributes.provisioning is Provisioning.THICK
+            async with self._pools.promise(backend, size, full=full), self._volumes.building(backend) as uuid:
                 progress = copying(job, target.name)
-                built = await backend.clone(disk, target.name, uuid, size, target.owner, progress, snapshot=name)
+                built = await backend.clone(
+                    disk, target.name, uuid, size, target.owner, progress, snapshot=name, attributes=attributes
+                )
                 # Not as fresh as one that mkfs made: a repeat of that must not take it for its own.
                 await backend.record(
                     built.name, uuid, lambda now: msgspec.structs.replace(now, filled_from=mark, connected=True)

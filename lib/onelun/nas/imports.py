@@ -15,10 +15,11 @@ import msgspec
 
 from onelun.config import Limits
 from onelun.errors import Conflict, NotFound
-from onelun.model import Attachment, Kind, Owner, State, Volume
+from onelun.model import Attachment, Attributes, Kind, Owner, State, Volume
 from onelun.naming import Source, checked_initiator, checked_name, checked_uuid, target_account, target_iqn
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue, ImportRow
+from onelun.nas.destroying import destroy
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.locks import Locks
@@ -82,12 +83,15 @@ class Imports:
         name = checked_name(request.zvol, "volume name")
         size = checked_size(request.size_bytes)
         initiator = checked_initiator(request.initiator)
+        await backend.accept(request.attributes)
         async with self._locks.hold(lock_name(backend, name), preemptible=True):
             present = await backend.find(name)
             if present is not None and (present.owner != request.owner or present.connected):
                 raise Conflict(f"{name} exists in pool {backend.pool} already, as {describe(present.owner)}")
             self._pools.maintenance.must_be_over(backend.pool)
-            return await self._import(backend, name, size, request.owner, initiator, job, replaces=present)
+            return await self._import(
+                backend, name, size, request.owner, request.attributes, initiator, job, replaces=present
+            )
 
     async def restore(self, request: RestoreZvol, job: Job) -> ZvolImporting:
         """Build what will replace a VM's disk, and export it to its builder. An unfinished one of the same name ends."""
@@ -101,7 +105,9 @@ class Imports:
                 raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
             await self._replacing.check(backend, disk, request.remotehost)
             size = max(asked, disk.size_bytes)
-            return await self._import(backend, disk.name, size, disk.owner, initiator, job, replaces=disk)
+            return await self._import(
+                backend, disk.name, size, disk.owner, disk.attributes, initiator, job, replaces=disk
+            )
 
     async def _import(
         self,
@@ -109,6 +115,7 @@ class Imports:
         name: str,
         size: int,
         owner: Owner,
+        attributes: Attributes,
         initiator: str,
         job: Job,
         *,
@@ -118,7 +125,7 @@ class Imports:
             await self._end(backend, old)
         async with self._pools.promise(backend, size, full=True):
             row = await self._row(backend, name, initiator, replaces=replaces.uuid if replaces else None)
-            await self._offer(backend, row, job, lambda: backend.create(name, row.uuid, size, owner))
+            await self._offer(backend, row, job, lambda: backend.create(name, row.uuid, size, owner, attributes))
         portal = self._exporter.portal
         return ZvolImporting(
             uuid=row.uuid,
@@ -143,13 +150,22 @@ class Imports:
             size = await _size(backend, origin, request.snapshot)
             # Of no kind that any other request means.
             owner = Owner(kind=Kind.PLAIN, cloud=request.cloud)
+            # It is only read: no room is set aside for writing.
+            attributes = Attributes(wipe=origin.attributes.wipe)
             async with self._pools.promise(backend, size):
                 await self._offer(
                     backend,
                     row,
                     job,
                     lambda: backend.clone(
-                        origin, row.zvol, row.uuid, size, owner, copying(job, name), snapshot=request.snapshot
+                        origin,
+                        row.zvol,
+                        row.uuid,
+                        size,
+                        owner,
+                        copying(job, name),
+                        snapshot=request.snapshot,
+                        attributes=attributes,
                     ),
                 )
         portal = self._exporter.portal
@@ -197,11 +213,14 @@ class Imports:
         row = next(iter(self._catalogue.imports(uuid=uuid)), None)
         volume = await backend.find_uuid(uuid)
         if volume is None or (row is None and volume.state is not State.READY):
-            raise NotFound("the import has ended: nobody renewed it in time, or it was begun anew", uuid=uuid)
+            raise _ended(uuid)
         async with self._locks.hold(lock_name(backend, volume.name)):
             if row is not None:
                 await self._exporter.unexport(row.iqn)
                 volume = await backend.find_uuid(uuid) or volume
+                if volume.state is State.TRASH:
+                    # It waits there to be wiped.
+                    raise _ended(uuid)
                 if volume.state is State.BUILDING:
                     await backend.deactivate(volume)
                     await backend.record(volume.name, uuid, lambda now: msgspec.structs.replace(now, attachments=()))
@@ -250,9 +269,13 @@ class Imports:
         await self._exporter.unexport(row.iqn)
         volume = await backend.find_uuid(row.uuid)
         if volume is not None and volume.state is State.BUILDING:
-            await backend.destroy(volume)
+            await destroy(backend, volume)
         self._catalogue.drop(row)
         self._until.pop(row.uuid, None)
+
+
+def _ended(uuid: str) -> NotFound:
+    return NotFound("the import has ended: nobody renewed it in time, or it was begun anew", uuid=uuid)
 
 
 async def _size(backend: Backend, origin: Volume, snapshot: str | None) -> int:

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid as uuids
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -65,8 +66,14 @@ class Rounds:
 
     async def run(self) -> None:
         """Go round until cancelled. A failure is logged and met again in the next round."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._round(self._imports.end_overdue, self._startup.export_missing, self._probe))
+            # A volume may be wiped for hours; hosts and leases do not wait for that.
+            tasks.create_task(self._round(self._purge))
+
+    async def _round(self, *steps: Callable[[], Awaitable[object]]) -> None:
         while True:
-            for step in (self._imports.end_overdue, self._startup.export_missing, self._probe, self._purge):
+            for step in steps:
                 try:
                     await step()
                 except OnelunError as error:

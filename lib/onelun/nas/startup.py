@@ -17,6 +17,7 @@ from onelun.model import Attachment, State, Volume
 from onelun.naming import target_iqn
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue, ImportRow
+from onelun.nas.destroying import destroy
 from onelun.nas.epochs import Epochs
 from onelun.nas.exporters.base import Exporter
 from onelun.nas.locks import Locks
@@ -75,12 +76,12 @@ class Startup:
                     log.warning("start left=%s pool=%s state=building", volume.uuid, volume.pool)
                 else:
                     log.info("start destroyed=%s pool=%s state=building", volume.uuid, volume.pool)
-                    await backend.destroy(volume)
+                    await destroy(backend, volume)
             case State.DELETING:
                 if cautious:
                     log.warning("start left=%s pool=%s state=deleting", volume.uuid, volume.pool)
                 else:
-                    await backend.destroy(volume)
+                    await destroy(backend, volume)
             case State.READY:
                 known = {row.epoch for row in self._catalogue.attachments(uuid=volume.uuid)}
                 for attachment in volume.attachments:

@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from onelun.errors import Conflict, NotFound, Rejected
-from onelun.model import OF_A_VM, Kind, Owner, State, Volume
+from onelun.model import OF_A_VM, Attributes, Kind, Owner, Provisioning, State, Volume
 from onelun.naming import checked_name
 from onelun.nas.attachments import Attachments
-from onelun.nas.backends.base import Backend, Progress
+from onelun.nas.backends.base import PLAIN, Backend, Progress
 from onelun.nas.backends.rules import check_grown
 from onelun.nas.catalogue import Catalogue
+from onelun.nas.destroying import destroy
 from onelun.nas.formatting import Formatting
 from onelun.nas.growing import Growing
 from onelun.nas.locks import Locks
@@ -70,17 +71,18 @@ class Volumes:
         size = checked_size(request.size_bytes)
         if request.filesystem is not None:
             self._formatting.check(request.filesystem)
+        await backend.accept(request.attributes)
         async with self._locks.hold(lock_name(backend, name), preemptible=True):
             present = await backend.find(name)
             if present is not None and request.owner.kind in (Kind.VOLATILE, Kind.CHECKPOINT):
-                if _equal(present, backend.rounded(size), request.owner):
+                if _equal(present, backend.rounded(size), request.owner, request.attributes):
                     return ZvolCreated(uuid=present.uuid, size_bytes=present.size_bytes)
                 self._pools.maintenance.must_be_over(backend.pool)
                 await self._make_way(backend, present, request.owner, job)
                 volume = await self._build(backend, request, size, job, replace=present.uuid)
-                await backend.destroy(present)
+                await destroy(backend, present)
             else:
-                volume = self._the_same(backend, present, size, request.owner) or await self._build(
+                volume = self._the_same(backend, present, size, request.owner, request.attributes) or await self._build(
                     backend, request, size, job
                 )
         return ZvolCreated(uuid=volume.uuid, size_bytes=volume.size_bytes)
@@ -90,8 +92,9 @@ class Volumes:
     ) -> Volume:
         self._pools.maintenance.must_be_over(backend.pool)
         size = backend.rounded(size)
-        async with self._pools.promise(backend, size), self.building(backend) as uuid:
-            volume = await backend.create(request.zvol, uuid, size, request.owner)
+        full = request.attributes.provisioning is Provisioning.THICK
+        async with self._pools.promise(backend, size, full=full), self.building(backend) as uuid:
+            volume = await backend.create(request.zvol, uuid, size, request.owner, request.attributes)
             if request.filesystem is not None:
                 await self._formatting.format(backend, volume, request.filesystem, job)
             return await backend.publish(uuid, replace=replace)
@@ -101,7 +104,9 @@ class Volumes:
 
         Raises Conflict when another one has the name, OutOfSpace, InMaintenance.
         """
-        present = self._the_same(backend, await backend.find(name), size, owner)
+        found = await backend.find(name)
+        # Whoever maps a volume asks for no attributes: what it was made with is as good.
+        present = self._the_same(backend, found, size, owner, found.attributes if found is not None else PLAIN)
         if present is not None:
             return present
         self._pools.maintenance.must_be_over(backend.pool)
@@ -110,9 +115,11 @@ class Volumes:
             await backend.create(name, uuid, size, owner)
             return await backend.publish(uuid)
 
-    def _the_same(self, backend: Backend, present: Volume | None, size: int, owner: Owner) -> Volume | None:
+    def _the_same(
+        self, backend: Backend, present: Volume | None, size: int, owner: Owner, attributes: Attributes
+    ) -> Volume | None:
         """The present volume when it is the asked one, None when there is none. Raises Conflict for another one."""
-        if present is None or _equal(present, backend.rounded(size), owner):
+        if present is None or _equal(present, backend.rounded(size), owner, attributes):
             return present
         raise Conflict(
             f"{present.name} exists in pool {backend.pool} already, with {present.size_bytes} bytes, as {describe(present.owner)}"
@@ -125,6 +132,9 @@ class Volumes:
         origin_name = checked_name(request.origin, "volume name")
         if name == origin_name:
             raise Rejected(f"{name} cannot be a clone of itself")
+        if request.attributes.volblocksize_bytes is not None:
+            raise Rejected(f"{name} cannot have ONELUN_VOLBLOCKSIZE: a clone has the block size of {origin_name}")
+        await backend.accept(request.attributes)
         async with self._locks.hold(
             lock_name(backend, name), shared=(lock_name(backend, origin_name),), preemptible=True
         ):
@@ -132,17 +142,20 @@ class Volumes:
             size = backend.rounded(
                 max(origin.size_bytes, checked_size(request.size_bytes) if request.size_bytes else 0)
             )
+            attributes = request.attributes.of_clone(origin.attributes)
             present = await backend.find(name)
-            if present is not None and _complete(present, origin, size, request.owner):
+            if present is not None and _complete(present, origin, size, request.owner, attributes):
                 return ZvolCloned(uuid=present.uuid, size_bytes=present.size_bytes)
             self._pools.maintenance.must_be_over(backend.pool)
             if present is not None:
                 await self._make_way(backend, present, request.owner, job)
-            async with self._pools.promise(backend, size), self.building(backend) as uuid:
-                await backend.clone(origin, name, uuid, size, request.owner, copying(job, name))
+            full = attributes.provisioning is Provisioning.THICK
+            async with self._pools.promise(backend, size, full=full), self.building(backend) as uuid:
+                progress = copying(job, name)
+                await backend.clone(origin, name, uuid, size, request.owner, progress, attributes=attributes)
                 volume = await backend.publish(uuid, replace=present.uuid if present else None)
             if present is not None:
-                await backend.destroy(present)
+                await destroy(backend, present)
         return ZvolCloned(uuid=volume.uuid, size_bytes=volume.size_bytes)
 
     async def resize(self, request: ResizeZvol, job: Job) -> ZvolResized:
@@ -185,14 +198,17 @@ class Volumes:
         return ZvolDeleted()
 
     async def remove(self, backend: Backend, volume: Volume) -> None:
-        """Remove a volume that nobody has: an image goes to the trash, anything else at once. The caller holds its lock."""
+        """Remove a volume that nobody has: an image by way of the trash, anything else at once, but for wiping it.
+
+        The caller holds its lock.
+        """
         if volume.owner.kind is Kind.IMAGE:
             await backend.trash(volume)
         else:
             await backend.record(
                 volume.name, volume.uuid, lambda now: msgspec.structs.replace(now, state=State.DELETING)
             )
-            await backend.destroy(volume)
+            await destroy(backend, volume)
         log.info("volume removed=%s pool=%s uuid=%s kind=%s", volume.name, volume.pool, volume.uuid, volume.owner.kind)
 
     async def cloneable(self, backend: Backend, name: str, cloud: str | None, *, still: bool = False) -> Volume:
@@ -235,7 +251,7 @@ class Volumes:
     async def _discard(self, backend: Backend, uuid: str) -> None:
         volume = await backend.find_uuid(uuid)
         if volume is not None and volume.state is State.BUILDING:
-            await backend.destroy(volume)
+            await destroy(backend, volume)
 
 
 def lock_name(backend: Backend, zvol: str) -> str:
@@ -253,12 +269,13 @@ def copying(job: Job, name: str) -> Progress:
     return progress
 
 
-def _equal(present: Volume, size: int, owner: Owner) -> bool:
+def _equal(present: Volume, size: int, owner: Owner, attributes: Attributes) -> bool:
     """Whether that is the empty volume that is asked for: complete, and never in anybody's hands."""
-    return (present.owner, present.size_bytes, present.state, present.connected) == (owner, size, State.READY, False)
+    fresh = (present.state, present.connected) == (State.READY, False)
+    return fresh and (present.owner, present.size_bytes, present.attributes) == (owner, size, attributes)
 
 
-def _complete(present: Volume, origin: Volume, size: int, owner: Owner) -> bool:
+def _complete(present: Volume, origin: Volume, size: int, owner: Owner, attributes: Attributes) -> bool:
     fresh = present.owner.kind is Kind.IMAGE or not present.connected
     equal = same_owner(present.owner, owner) and present.origin == origin.uuid and present.size_bytes == size
-    return fresh and equal and present.state is State.READY
+    return fresh and equal and present.attributes == attributes and present.state is State.READY

@@ -111,7 +111,9 @@ from onelun.rpc.to_nas.volumes import (
 
 GIB = 1 << 30
 # The words that `needs` may carry to an agent of this release.
-CONDITIONS = frozenset({"owner", "filesystem", "uuid", "epoch", "identity", "readonly", "placement", "force", "stays"})
+CONDITIONS = frozenset(
+    {"owner", "filesystem", "uuid", "epoch", "identity", "readonly", "placement", "force", "stays", "attributes"}
+)
 
 __all__ = [
     "BY_NAME",

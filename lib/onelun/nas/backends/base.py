@@ -14,12 +14,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from onelun.model import Capacity, Extent, Owner, Snapshot, Usage, Volume
+from onelun.model import Attributes, Capacity, Extent, Owner, Snapshot, Usage, Volume
 
 Progress = Callable[[int, int], None]
 # What a volume is to say of itself, made of what it says.
 Change = Callable[[Volume], Volume]
 """Called by the work itself with bytes done and bytes in all; from any thread."""
+# As its pool keeps everything.
+PLAIN = Attributes()
 
 MAX_EXTENTS = 16384
 """So many extents `changed` returns at most: a reply of half a MiB."""
@@ -84,7 +86,16 @@ class Backend(ABC):
         """The volume with that UUID, in whichever state."""
 
     @abstractmethod
-    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+    async def accept(self, attributes: Attributes) -> None:
+        """Raise Rejected, naming the attribute and the kind of the pool, when no volume here can have them.
+
+        Who creates or clones with attributes has had them accepted.
+        """
+
+    @abstractmethod
+    async def create(
+        self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes = PLAIN
+    ) -> Volume:
         """Build an empty volume that reads as zeros; it is building. Repeated with equal facts it returns the one there is.
 
         Raises OutOfSpace, Conflict when the UUID exists with other facts.
@@ -101,10 +112,12 @@ class Backend(ABC):
         progress: Progress,
         *,
         snapshot: str | None = None,
+        attributes: Attributes = PLAIN,
     ) -> Volume:
         """Build a volume with the content of `origin`, which must be ready; bytes beyond the origin's read as zeros.
 
-        With `snapshot`, the content that the origin's snapshot of that name has; NotFound without it.
+        With `snapshot`, the content that the origin's snapshot of that name has; NotFound without it. `attributes` are all
+        that it has: nothing is taken from the origin but the size of its blocks, which cannot be another one.
 
         `size_bytes` is at least the origin's (the snapshot's), else Rejected; an origin that is there and not ready is a
         Conflict. Without copying where the storage can; else a copy that keeps holes and calls `progress`. Repeated for the
@@ -135,18 +148,25 @@ class Backend(ABC):
 
     @abstractmethod
     async def trash(self, volume: Volume) -> None:
-        """Take the visible volume out of sight, keeping its data until `purge`. Absent, or another UUID of that name: nothing."""
+        """Take the volume, visible or building, out of sight, keeping its data until `purge`.
+
+        Absent, or another UUID of that name: nothing.
+        """
 
     @abstractmethod
     async def destroy(self, volume: Volume) -> None:
         """Remove the volume with that UUID, whatever its state, with its data and its snapshots; its clones live on.
 
-        Absent: nothing. Raises Busy while it is open.
+        Its blocks are wiped first as its attributes ask, but for those that others share, which may take as long as writing
+        them. Interrupted, it is there still, and a repeat begins anew. Absent: nothing. Raises Busy while it is open.
         """
 
     @abstractmethod
     async def purge(self, older_than: float) -> int:
-        """Destroy what was put into the trash before that time (seconds since the epoch); return how many."""
+        """Destroy what was put into the trash before that time (seconds since the epoch); return how many.
+
+        What is no image and only waits there to be wiped is destroyed whenever it was put there.
+        """
 
     @abstractmethod
     async def snapshot(self, volume: Volume, name: str) -> Snapshot:

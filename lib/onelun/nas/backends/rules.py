@@ -6,7 +6,7 @@ import re
 import time
 
 from onelun.errors import Conflict, NotFound, OutOfSpace, Rejected
-from onelun.model import Capacity, Owner, State, Volume
+from onelun.model import Attributes, Capacity, Kind, Owner, State, Volume
 from onelun.naming import checked_name, checked_uuid
 
 # A LUN is read and written in blocks of 512 bytes; the rest of a volume that is none would be out of reach.
@@ -42,9 +42,29 @@ def check_room(pool: str, name: str, size_bytes: int, total_bytes: int) -> None:
         )
 
 
-def check_same(present: Volume, name: str, size_bytes: int, owner: Owner, origin: str | None) -> None:
+def refused(pool: str, kind: str, attribute: str, value: object, reason: str) -> Rejected:
+    """What to raise for an attribute that a volume of that kind of pool cannot have, by its name without ONELUN_."""
+    return Rejected(f"ONELUN_{attribute}={value} cannot be had in pool {pool} of the kind {kind}: {reason}", pool=pool)
+
+
+def check_only_zfs(pool: str, kind: str, attributes: Attributes) -> None:
+    """Raises Rejected for the attributes that only zvols have."""
+    for name, value in (("VOLBLOCKSIZE", attributes.volblocksize_bytes), ("COMPRESSION", attributes.compression)):
+        if value is not None:
+            raise refused(pool, kind, name, value, "only a pool of the kind zfs can do that; leave it out")
+
+
+def overdue(volume: Volume, trashed_at: float, older_than: float) -> bool:
+    """Whether a volume in the trash is to be destroyed now: a VM's disk waits there for nothing but to be wiped."""
+    return trashed_at < older_than or (volume.attributes.wiped and volume.owner.kind is not Kind.IMAGE)
+
+
+def check_same(
+    present: Volume, name: str, size_bytes: int, owner: Owner, origin: str | None, attributes: Attributes
+) -> None:
     """Raises Conflict when the volume that has the UUID already is not the one that is asked for."""
-    if (present.name, present.size_bytes, present.owner, present.origin) != (name, size_bytes, owner, origin):
+    asked = (name, size_bytes, owner, origin, attributes)
+    if (present.name, present.size_bytes, present.owner, present.origin, present.attributes) != asked:
         raise Conflict(f"UUID {present.uuid} is {present.name} in pool {present.pool} already, with other facts")
     if present.state not in (State.BUILDING, State.READY):
         raise Conflict(f"{present.name} with UUID {present.uuid} is being removed from pool {present.pool}")
@@ -156,6 +176,7 @@ def recorded(present: Volume, volume: Volume) -> Volume:
         connected=volume.connected,
         last_epoch=volume.last_epoch,
         attachments=volume.attachments,
+        attributes=present.attributes,
     )
 
 

@@ -6,7 +6,7 @@ read, aborted.
 
 from __future__ import annotations
 
-from onelun.model import Owner
+from onelun.model import Attributes, Owner
 from onelun.rpc.schema import Reply, Request
 from onelun.rpc.to_nas.snapshots import OfVolume
 
@@ -19,6 +19,7 @@ class ImportZvol(Request, tag="import_zvol", frozen=True):
     size_bytes: int
     owner: Owner
     initiator: str
+    attributes: Attributes = Attributes()
 
 
 class RestoreZvol(OfVolume, tag="restore_zvol", kw_only=True, frozen=True):

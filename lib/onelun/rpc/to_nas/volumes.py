@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onelun.model import Filesystem, Owner
+from onelun.model import Attributes, Filesystem, Owner
 from onelun.rpc.schema import Reply, Request
 
 
@@ -10,7 +10,7 @@ class CreateZvol(Request, tag="create_zvol", frozen=True):
     """Make an empty volume of `size_bytes`, formatted before anybody sees it when it is to have a `filesystem`.
 
     An equal one that exists is success; a different one is a conflict. A VM's volatile disk of an earlier life of the same ids
-    is made anew unless it is complete and was never connected.
+    is made anew unless it is complete and was never connected. `attributes` that the pool's kind cannot give are rejected.
     """
 
     zvol: str
@@ -18,6 +18,7 @@ class CreateZvol(Request, tag="create_zvol", frozen=True):
     size_bytes: int
     owner: Owner
     filesystem: Filesystem | None = None
+    attributes: Attributes = Attributes()
 
 
 class ZvolCreated(Reply, tag="zvol_created", frozen=True):
@@ -30,7 +31,8 @@ class ZvolCreated(Reply, tag="zvol_created", frozen=True):
 class CloneZvol(Request, tag="clone_zvol", frozen=True):
     """Make `zvol` with the content of the volume `origin` of the same pool, grown to `size_bytes` when that is more.
 
-    A VM's disk of an earlier life of the same ids is made anew unless it is complete and was never connected.
+    A VM's disk of an earlier life of the same ids is made anew unless it is complete and was never connected. What
+    `attributes` do not ask for is the origin's; the size of its blocks always is, and asking for one is rejected.
     """
 
     zvol: str
@@ -38,6 +40,7 @@ class CloneZvol(Request, tag="clone_zvol", frozen=True):
     origin: str
     owner: Owner
     size_bytes: int | None = None
+    attributes: Attributes = Attributes()
 
 
 class ZvolCloned(Reply, tag="zvol_cloned", frozen=True):

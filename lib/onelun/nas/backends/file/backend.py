@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from onelun.ending import to_its_end
-from onelun.model import Capacity, Extent, Owner, Snapshot, State, Usage, Volume
+from onelun.model import Attributes, Capacity, Extent, Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.base import Backend, Change, Progress
+from onelun.nas.backends.base import PLAIN, Backend, Change, Progress
 from onelun.nas.backends.file.adopting import FileAdopting
 from onelun.nas.backends.file.directory import PoolDirectory
 from onelun.nas.backends.file.pool import FilePool
@@ -80,10 +80,17 @@ class FileBackend(Backend):
         """See the base."""
         return await self._run(lambda: self._steps.find_uuid(uuid))
 
-    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
-        """See the base. Blocks are given when they are written: OutOfSpace is only said of more than the pool has in all."""
+    async def accept(self, attributes: Attributes) -> None:
+        """See the base. What is deleted is discarded by the filesystem, when and as it was mounted."""
+        rules.check_only_zfs(self.pool, "file", attributes)
+        await self._run(lambda: self._directory.accept(attributes))
+
+    async def create(
+        self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes = PLAIN
+    ) -> Volume:
+        """See the base. Of a thin one OutOfSpace is only said when it has more than the pool has in all."""
         rules.check_new(name, uuid, size_bytes)
-        return await self._run(lambda: self._steps.create(name, uuid, size_bytes, owner))
+        return await self._run(lambda: self._steps.create(name, uuid, size_bytes, owner, attributes))
 
     async def clone(
         self,
@@ -95,13 +102,14 @@ class FileBackend(Backend):
         progress: Progress,
         *,
         snapshot: str | None = None,
+        attributes: Attributes = PLAIN,
     ) -> Volume:
-        """See the base. Shares blocks on XFS (reflink=1) and btrfs, which is found out by trying; else copies."""
+        """See the base. Shares blocks on XFS (reflink=1) and btrfs, which is found out by trying; a thick one is a copy."""
         rules.check_new(name, uuid, size_bytes)
         stop = threading.Event()
 
         def step() -> Volume:
-            return self._steps.clone(origin, name, uuid, size_bytes, owner, progress, stop, snapshot)
+            return self._steps.clone(origin, name, uuid, size_bytes, owner, progress, stop, snapshot, attributes)
 
         return await self._run(step, stop)
 
@@ -123,11 +131,13 @@ class FileBackend(Backend):
 
     async def destroy(self, volume: Volume) -> None:
         """See the base; Busy is never raised, because who has a file open cannot be known."""
-        await self._run(lambda: self._steps.destroy(volume))
+        stop = threading.Event()
+        await self._run(lambda: self._steps.destroy(volume, stop), stop)
 
     async def purge(self, older_than: float) -> int:
         """See the base."""
-        return await self._run(lambda: self._steps.purge(older_than))
+        stop = threading.Event()
+        return await self._run(lambda: self._steps.purge(older_than, stop), stop)
 
     async def snapshot(self, volume: Volume, name: str) -> Snapshot:
         """See the base. Where blocks are not shared it is a copy, and Busy when the data changed while it was made."""

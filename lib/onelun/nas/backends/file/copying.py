@@ -40,6 +40,17 @@ def share_blocks(source: int, target: int) -> bool:
     return True
 
 
+def allocate(file: int, size_bytes: int) -> None:
+    """Give the open file all of its blocks, up to that size; what it holds stays.
+
+    Raises OSError, with EOPNOTSUPP where the filesystem cannot: posix_fallocate would write then, and promise nothing.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    while libc.fallocate(file, 0, ctypes.c_long(0), ctypes.c_long(size_bytes)) != 0:
+        if (number := ctypes.get_errno()) != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
 def copy_sparse(source: int, target: int, progress: Progress, stop: threading.Event) -> None:
     """Copy the data of `source` into the empty file `target`, leaving its holes out.
 
@@ -49,7 +60,7 @@ def copy_sparse(source: int, target: int, progress: Progress, stop: threading.Ev
     unsynced = 0
     done = 0
     while done < size:
-        start, end = _data_after(source, done, size)
+        start, end = data_after(source, done, size)
         for offset in range(start, end, PIECE_BYTES):
             if stop.is_set():
                 raise Cancelled("the copy was cancelled")
@@ -64,7 +75,7 @@ def copy_sparse(source: int, target: int, progress: Progress, stop: threading.Ev
     progress(size, size)
 
 
-def _data_after(source: int, offset: int, size: int) -> tuple[int, int]:
+def data_after(source: int, offset: int, size: int) -> tuple[int, int]:
     """The next stretch of data at or after `offset`; an empty one at the end when only a hole follows."""
     try:
         start = os.lseek(source, offset, os.SEEK_DATA)

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 import msgspec
 
 from onelun.errors import CommandFailed, Conflict, NotFound, OnelunError, OutOfSpace, Rejected
-from onelun.model import Capacity
+from onelun.model import Attributes, Capacity, Provisioning, Wipe
 from onelun.nas.backends import rules
+from onelun.nas.backends.file.copying import allocate
 from onelun.nas.backends.file.mounts import unmounted
 from onelun.nas.backends.file.sidecar import PoolFacts, UnreadableError, read_pool, write_pool
+from onelun.nas.backends.file.wiping import writes_in_place
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -73,6 +75,32 @@ class PoolDirectory:
             used_bytes=(told.f_blocks - told.f_bfree) * told.f_frsize,
             free_bytes=told.f_bavail * told.f_frsize,
         )
+
+    def accept(self, attributes: Attributes) -> None:
+        """Raises Rejected for attributes that the filesystem cannot give."""
+        if attributes.wipe is Wipe.DISCARD:
+            reason = "its filesystem discards what is deleted as it is mounted, or by fstrim; use none or zero"
+            raise rules.refused(self.pool, "file", "WIPE", "discard", reason)
+        with self.root() as root:
+            if attributes.wipe is Wipe.ZERO and not writes_in_place(root):
+                reason = f"the filesystem of {self.path} writes to other blocks than those that are there; use none"
+                raise rules.refused(self.pool, "file", "WIPE", "zero", reason)
+            if attributes.provisioning is Provisioning.THICK and not self._can_allocate():
+                reason = f"the filesystem of {self.path} cannot set blocks aside; leave it out"
+                raise rules.refused(self.pool, "file", "PROVISIONING", "thick", reason)
+
+    def _can_allocate(self) -> bool:
+        """Whether a file of the pool can be given blocks ahead; tried with one that has no name."""
+        file = os.open(self.path, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            allocate(file, 4096)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                return False
+            raise
+        finally:
+            os.close(file)
+        return True
 
     def serve(self, root: int, cloud: str | None) -> None:
         """Let the pool serve that cloud from now on. Raises Conflict when it serves another."""

@@ -75,8 +75,18 @@ def exclusive_bytes(file: int) -> int:
     btrfs tells of compressed blocks how long they are when read. Raises OSError.
     """
     try:
-        return sum(extent.length for extent in mapped(file) if not extent.shared)
+        return sum(length for _, length in exclusive(file))
     except OSError as error:
         if error.errno in NO_FIEMAP:
             return os.fstat(file).st_blocks * 512
         raise
+
+
+def exclusive(file: int, *, written: bool = False) -> Iterator[tuple[int, int]]:
+    """Offset and length, in bytes, of each stretch of blocks that only this open file has; `written` leaves out the rest.
+
+    Raises OSError, with one of NO_FIEMAP where the filesystem does not tell.
+    """
+    for extent in mapped(file):
+        if not (extent.shared or (written and extent.unwritten)):
+            yield extent.start, extent.length

@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from onelun.errors import Conflict, NotFound
-from onelun.model import Owner, Snapshot, State, Usage, Volume
+from onelun.model import Attributes, Owner, Provisioning, Snapshot, State, Usage, Volume, Wipe
 from onelun.nas.backends import rules
-from onelun.nas.backends.base import Change, Progress
+from onelun.nas.backends.base import PLAIN, Change, Progress
 from onelun.nas.backends.file.changes import FileChanges
-from onelun.nas.backends.file.copying import copy_sparse, exchange, rename_new, share_blocks
+from onelun.nas.backends.file.copying import allocate, copy_sparse, exchange, rename_new, share_blocks
 from onelun.nas.backends.file.directory import PoolDirectory
 from onelun.nas.backends.file.sidecar import VolumeFacts, write_volume
 from onelun.nas.backends.file.snapshots import FileSnapshots, data_file
-from onelun.nas.backends.file.tree import DATA_FILE, NEW, SNAPSHOT_DATA, TRASH, Entry, Tree
+from onelun.nas.backends.file.tree import DATA_FILE, NEW, SNAPSHOT_DATA, TRASH, Entry, Tree, holds_content
+from onelun.nas.backends.file.wiping import write_over
 
 
 class FilePool:
@@ -58,15 +59,15 @@ class FilePool:
             entry = self.tree.by_uuid(root, uuid)
         return entry.volume if entry is not None else None
 
-    def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+    def create(self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes = PLAIN) -> Volume:
         """Build an empty one."""
         with self._directory.owned() as root:
             present = self.tree.by_uuid(root, uuid, name)
             if present is not None:
-                rules.check_same(present.volume, name, size_bytes, owner, None)
+                rules.check_same(present.volume, name, size_bytes, owner, None, attributes)
                 if self._has_size(root, present):
                     return present.volume
-            return self._build(root, self._new(name, uuid, size_bytes, owner), lambda data: None)
+            return self._build(root, self._new(name, uuid, size_bytes, owner, attributes), lambda data: None)
 
     def clone(
         self,
@@ -78,12 +79,13 @@ class FilePool:
         progress: Progress,
         stop: threading.Event,
         snapshot: str | None = None,
+        attributes: Attributes = PLAIN,
     ) -> Volume:
         """Build one with the origin's content, or its snapshot's. Raises Cancelled when `stop` is set."""
         with self._directory.owned() as root:
             present = self.tree.by_uuid(root, uuid, name)
             if present is not None and present.volume.state is not State.BUILDING:
-                rules.check_same(present.volume, name, size_bytes, owner, origin.uuid)
+                rules.check_same(present.volume, name, size_bytes, owner, origin.uuid, attributes)
                 return present.volume
             source = self.tree.by_uuid(root, origin.uuid, origin.name)
             moment = None if snapshot is None else self.snapshots.of(root, origin, snapshot)
@@ -93,13 +95,14 @@ class FilePool:
             with self._opened_data(root, source, moment) as of:
 
                 def fill(data: int) -> None:
-                    if share_blocks(of, data):
+                    # What is shared must be given a block when one side writes: that is not set aside.
+                    if attributes.provisioning is not Provisioning.THICK and share_blocks(of, data):
                         size = os.fstat(of).st_size
                         progress(size, size)
                     else:
                         copy_sparse(of, data, progress, stop)
 
-                return self._build(root, self._new(name, uuid, size_bytes, owner, origin.uuid), fill)
+                return self._build(root, self._new(name, uuid, size_bytes, owner, attributes, origin.uuid), fill)
 
     def publish(self, uuid: str, replace: str | None) -> Volume:
         """Show the building volume under its name, in one rename."""
@@ -147,6 +150,8 @@ class FilePool:
                 self.tree.settle(directory)
                 with self.tree.data(directory, write=True) as data:
                     os.ftruncate(data, size_bytes)
+                    if entry.volume.attributes.provisioning is Provisioning.THICK:
+                        allocate(data, size_bytes)
                     os.fsync(data)
             grown = msgspec.structs.replace(entry.volume, size_bytes=size_bytes)
             self.tree.write(root, entry._replace(volume=grown), trashed_at=entry.trashed_at)
@@ -156,24 +161,24 @@ class FilePool:
         """Put it into the trash."""
         with self._directory.owned() as root:
             entry = self.tree.by_uuid(root, volume.uuid, volume.name)
-            if entry is not None and entry.directory == entry.volume.name:
+            if entry is not None and entry.volume.state is not State.TRASH:
                 self.tree.write(root, entry, trashed_at=time.time())
                 self.tree.move(root, entry.directory, TRASH + volume.uuid)
 
-    def destroy(self, volume: Volume) -> None:
-        """Remove it."""
+    def destroy(self, volume: Volume, stop: threading.Event | None = None) -> None:
+        """Remove it. Raises Cancelled when `stop` is set while it is written over."""
         with self._directory.owned() as root:
             entry = self.tree.by_uuid(root, volume.uuid, volume.name)
             if entry is not None:
-                self.tree.remove(root, entry.directory, volume.uuid)
+                self._remove(root, entry, stop)
 
-    def purge(self, older_than: float) -> int:
-        """Remove what is long enough in the trash."""
+    def purge(self, older_than: float, stop: threading.Event | None = None) -> int:
+        """Remove what is long enough in the trash. Raises Cancelled as above."""
         with self._directory.owned() as root:
             trash = [entry for entry in self.tree.entries(root) if entry.volume.state is State.TRASH]
-            overdue = [entry for entry in trash if (entry.trashed_at or 0.0) < older_than]
+            overdue = [entry for entry in trash if rules.overdue(entry.volume, entry.trashed_at or 0.0, older_than)]
             for entry in overdue:
-                self.tree.remove(root, entry.directory, entry.volume.uuid)
+                self._remove(root, entry, stop)
             return len(overdue)
 
     def usage(self, volume: Volume) -> int:
@@ -206,6 +211,15 @@ class FilePool:
                 self.tree.settle(directory)
             return entry.volume
 
+    def _remove(self, root: int, entry: Entry, stop: threading.Event | None) -> None:
+        """Write over its content where that is asked, then remove it; cut off in between, it is still where it was."""
+        if entry.volume.attributes.wipe is Wipe.ZERO:
+            with self.tree.opened(root, entry.directory) as directory:
+                for name in filter(holds_content, os.listdir(directory)):
+                    with self.tree.data(directory, name, write=True) as data:
+                        write_over(data, stop or threading.Event())
+        self.tree.remove(root, entry.directory, entry.volume.uuid)
+
     @contextlib.contextmanager
     def _opened_data(self, root: int, entry: Entry, moment: Snapshot | None) -> Iterator[int]:
         """The data of a volume, or of a snapshot of it, to be read."""
@@ -215,7 +229,9 @@ class FilePool:
             with self.tree.data(directory, file) as data:
                 yield data
 
-    def _new(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None = None) -> Volume:
+    def _new(
+        self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes, origin: str | None = None
+    ) -> Volume:
         return Volume(
             pool=self.pool,
             name=name,
@@ -225,6 +241,7 @@ class FilePool:
             owner=owner,
             origin=origin,
             made_at=time.time(),
+            attributes=attributes,
         )
 
     def _build(self, root: int, volume: Volume, fill: Callable[[int], None]) -> Volume:
@@ -241,6 +258,8 @@ class FilePool:
                 with self.tree.data(directory, create=True) as data:
                     fill(data)
                     os.ftruncate(data, volume.size_bytes)
+                    if volume.attributes.provisioning is Provisioning.THICK:
+                        allocate(data, volume.size_bytes)
                     os.fsync(data)
                 os.fsync(directory)
             os.fsync(root)

@@ -209,6 +209,11 @@ def _is_file_of_ours(name: str) -> bool:
     return name in (DATA_FILE, VOLUME_FILE, VOLUME_FILE + NEW_SUFFIX) or is_revert(name)
 
 
+def holds_content(name: str) -> bool:
+    """Whether a volume's file holds what the volume or a snapshot of it held, and not facts."""
+    return name == DATA_FILE or (name.startswith(SNAPSHOT) and name.endswith(SNAPSHOT_DATA)) or is_revert(name)
+
+
 def is_revert(name: str) -> bool:
     """Whether a volume's file is one that was to become its data."""
     return name.startswith(REVERT) and _has_uuid(name, REVERT)

@@ -20,12 +20,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from onelun.errors import Busy, NotFound, OnelunError, Rejected
-from onelun.model import Capacity, Extent, Owner, Snapshot, Usage, Volume
+from onelun.model import Attributes, Capacity, Extent, Owner, Provisioning, Snapshot, Usage, Volume, Wipe
 from onelun.nas.backends import rules
-from onelun.nas.backends.base import Backend, Change, Progress
+from onelun.nas.backends.base import PLAIN, Backend, Change, Progress
 from onelun.nas.backends.lvm.adopting import LvmAdopting
 from onelun.nas.backends.lvm.changes import LvmChanges
 from onelun.nas.backends.lvm.check import look
+from onelun.nas.backends.lvm.discarding import Discarding
 from onelun.nas.backends.lvm.listing import volume_lv
 from onelun.nas.backends.lvm.moment import Moments
 from onelun.nas.backends.lvm.snapshots import LvmSnapshots
@@ -48,6 +49,7 @@ class LvmBackend(Backend):
         self._usage = LvmUsage(self._pool, self._moments)
         self._changes = LvmChanges(self._pool, self._moments)
         self._adopting = LvmAdopting(self._pool)
+        self._discarding = Discarding(self._pool, self._volumes)
 
     async def check(self, agent: str, cloud: str | None) -> list[str]:
         """See the base."""
@@ -127,11 +129,29 @@ class LvmBackend(Backend):
         entry = (await self._pool.listing()).volumes.get(uuid)
         return entry.volume if entry is not None else None
 
-    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+    async def accept(self, attributes: Attributes) -> None:
+        """See the base. A thin pool sets nothing aside, and writes zeros into each block before it gives it away."""
+        rules.check_only_zfs(self.pool, "lvm", attributes)
+        if attributes.provisioning is Provisioning.THICK:
+            reason = (
+                "a thin pool gives blocks when they are written; leave it out, or use a pool of the kind zfs or file"
+            )
+            raise rules.refused(self.pool, "lvm", "PROVISIONING", "thick", reason)
+        if attributes.wipe is Wipe.DISCARD:
+            await self._discarding.check()
+        if attributes.wipe is Wipe.ZERO:
+            reason = (
+                "its thin pool zeroes each block that it gives to a volume, so nobody reads it; use none or discard"
+            )
+            raise rules.refused(self.pool, "lvm", "WIPE", "zero", reason)
+
+    async def create(
+        self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes = PLAIN
+    ) -> Volume:
         """See the base. OutOfSpace is said of more than the pool has in all, and while its data or metadata is near full."""
         rules.check_new(name, uuid, size_bytes)
         size = self.rounded(size_bytes)
-        return await self._alone(lambda: self._volumes.create(name, uuid, size, owner))
+        return await self._alone(lambda: self._volumes.create(name, uuid, size, owner, attributes))
 
     async def clone(
         self,
@@ -143,11 +163,14 @@ class LvmBackend(Backend):
         progress: Progress,
         *,
         snapshot: str | None = None,
+        attributes: Attributes = PLAIN,
     ) -> Volume:
         """See the base. Never copies."""
         rules.check_new(name, uuid, size_bytes)
         size = self.rounded(size_bytes)
-        return await self._alone(lambda: self._volumes.clone(origin, name, uuid, size, owner, progress, snapshot))
+        return await self._alone(
+            lambda: self._volumes.clone(origin, name, uuid, size, owner, progress, snapshot, attributes)
+        )
 
     async def publish(self, uuid: str, *, replace: str | None = None) -> Volume:
         """See the base."""
@@ -171,11 +194,13 @@ class LvmBackend(Backend):
 
     async def destroy(self, volume: Volume) -> None:
         """See the base."""
+        await self._discarding.volume(volume.uuid)
         await self._alone(lambda: self._volumes.destroy(volume))
 
     async def purge(self, older_than: float) -> int:
         """See the base. One that is still open is left to the next time."""
-        return await self._alone(lambda: self._volumes.purge(older_than))
+        discarded = await self._discarding.overdue(older_than)
+        return await self._alone(lambda: self._volumes.purge(older_than, discarded))
 
     async def snapshot(self, volume: Volume, name: str) -> Snapshot:
         """See the base. Of a new one `used_bytes` is 0; `snapshots` measures it."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from onelun.errors import Rejected
-from onelun.model import Owner, Snapshot, Volume
+from onelun.model import Attributes, Owner, Snapshot, Volume
 
 _PREFIX = "onelun."
 _LONGEST = 1024
@@ -21,7 +21,7 @@ _SPECIAL = re.compile(rb"[^A-Za-z0-9_.:/+-]")
 _ESCAPED = re.compile(rb"!([0-9a-f]{2})")
 _ATTACHMENT = "attachment."
 # What the LV itself tells, or its place.
-_ELSEWHERE = ("pool", "size_bytes", "owner", "attachments")
+_ELSEWHERE = ("pool", "size_bytes", "owner", "attachments", "attributes")
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -60,15 +60,17 @@ class PoolFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     serial: int = 0
 
 
-_KEYS = frozenset(
-    (*Volume.__struct_fields__, *Owner.__struct_fields__, "trashed_at", "replaces", "snapshot", "of")
-) | frozenset(PoolFacts.__struct_fields__)
+_KINDS = (Volume, Owner, Attributes, PoolFacts)
+_KEYS = frozenset(field for kind in _KINDS for field in kind.__struct_fields__) | frozenset(
+    ("trashed_at", "replaces", "snapshot", "of")
+)
 
 
 def volume_tags(facts: VolumeFacts) -> frozenset[str]:
     """A volume's facts as tags. Raises Rejected when one does not fit into a tag."""
     plain: dict[str, Any] = msgspec.to_builtins(facts.volume)
-    told = {key: value for key, value in plain.items() if key not in _ELSEWHERE} | plain["owner"]
+    told = {key: value for key, value in plain.items() if key not in _ELSEWHERE}
+    told |= plain["owner"] | plain.get("attributes", {})
     for number, attachment in enumerate(plain.get("attachments", ())):
         told[f"{_ATTACHMENT}{number}"] = "#".join(f"{key}={_written(value)}" for key, value in attachment.items())
     if facts.trashed_at is not None:
@@ -92,6 +94,7 @@ def read_volume(pool: str, uuid: str, size_bytes: int, tags: Iterable[str]) -> V
         "pool": pool,
         "size_bytes": size_bytes,
         "owner": _read(told, Owner),
+        "attributes": _read(told, Attributes),
         "attachments": [_fields(text) for _, text in attachments],
     }
     replaces = told["replaces"].split("#") if "replaces" in told else None

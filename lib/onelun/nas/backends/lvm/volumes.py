@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 
 import msgspec
 
 from onelun.errors import Busy, NotFound, OnelunError
-from onelun.model import Owner, State, Volume
+from onelun.model import Attributes, Owner, State, Volume, Wipe
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Change, Progress
-from onelun.nas.backends.lvm.listing import VISIBLE, Entry, Listing, volume_lv
+from onelun.nas.backends.lvm.listing import Entry, Listing, volume_lv
 from onelun.nas.backends.lvm.tags import Replacement, VolumeFacts, volume_tags
 from onelun.nas.backends.lvm.thinpool import ThinPool
 
@@ -30,14 +31,14 @@ class LvmVolumes:
         self._devices = pool.devices
         self._awaited: set[str] = set()
 
-    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes) -> Volume:
         """Build an empty one, in one commit."""
         found = await self._pool.owned()
         present = found.volumes.get(uuid)
         if present is not None:
-            rules.check_same(present.volume, name, size_bytes, owner, None)
+            rules.check_same(present.volume, name, size_bytes, owner, None, attributes)
             return present.volume
-        volume = self._new(name, uuid, size_bytes, owner, None)
+        volume = self._new(name, uuid, size_bytes, owner, None, attributes)
         tags = await self._admitted(found, volume)
         size = ("--virtualsize", f"{size_bytes}b", "--thinpool", self._pool.thin_pool)
         await self._lvm.change(
@@ -54,12 +55,13 @@ class LvmVolumes:
         owner: Owner,
         progress: Progress,
         snapshot: str | None,
+        attributes: Attributes,
     ) -> Volume:
         """Build one as a thin snapshot of the origin, or of its snapshot. A larger one is enlarged by a second command."""
         found = await self._pool.owned()
         present = found.volumes.get(uuid)
         if present is not None and present.volume.state is not State.BUILDING:
-            rules.check_same(present.volume, name, size_bytes, owner, origin.uuid)
+            rules.check_same(present.volume, name, size_bytes, owner, origin.uuid, attributes)
             return present.volume
         source = found.volumes.get(origin.uuid)
         moment = None if snapshot is None else found.snapshot(origin.uuid, snapshot)
@@ -70,7 +72,7 @@ class LvmVolumes:
         assert source is not None
         if present is not None:
             await self.remove(found, uuid)
-        volume = self._new(name, uuid, size_bytes, owner, origin.uuid)
+        volume = self._new(name, uuid, size_bytes, owner, origin.uuid, attributes)
         tags = await self._admitted(found, volume)
         from_bytes = source.volume.size_bytes if of_bytes is None else of_bytes
         await self.derive(source.lv if moment is None else moment.lv, volume_lv(uuid), *tags)
@@ -118,20 +120,22 @@ class LvmVolumes:
     async def trash(self, volume: Volume) -> None:
         """Put it into the trash."""
         entry = (await self._pool.owned()).volumes.get(volume.uuid)
-        if entry is not None and entry.volume.state in VISIBLE:
+        if entry is not None and entry.volume.state is not State.TRASH:
             await self._put_away(entry, time.time())
 
     async def destroy(self, volume: Volume) -> None:
         """Remove it with its snapshots."""
         await self.remove(await self._pool.owned(), volume.uuid)
 
-    async def purge(self, older_than: float) -> int:
-        """Remove what is long enough in the trash; what is still open is left to the next time."""
+    async def purge(self, older_than: float, discarded: Collection[str]) -> int:
+        """Remove what is long enough in the trash, and discarded where that is asked; what is open waits for the next time."""
         found = await self._pool.owned()
         trash = [entry for entry in found.volumes.values() if entry.volume.state is State.TRASH]
         count = 0
         for entry in trash:
-            if (entry.facts.trashed_at or 0.0) >= older_than:
+            if entry.volume.attributes.wipe is Wipe.DISCARD and entry.volume.uuid not in discarded:
+                continue
+            if not rules.overdue(entry.volume, entry.facts.trashed_at or 0.0, older_than):
                 continue
             try:
                 await self.remove(found, entry.volume.uuid)
@@ -198,7 +202,9 @@ class LvmVolumes:
         for uuid in set(found.snapshots) - set(found.volumes):
             await self.remove(found, uuid)
 
-    def _new(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None) -> Volume:
+    def _new(
+        self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None, attributes: Attributes
+    ) -> Volume:
         return Volume(
             pool=self._pool.pool,
             name=name,
@@ -208,6 +214,7 @@ class LvmVolumes:
             owner=owner,
             origin=origin,
             made_at=time.time(),
+            attributes=attributes,
         )
 
     async def _admitted(self, found: Listing, volume: Volume) -> list[str]:

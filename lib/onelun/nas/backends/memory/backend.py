@@ -11,9 +11,9 @@ import time
 import msgspec
 
 from onelun.errors import Conflict, NotFound, Rejected
-from onelun.model import Capacity, Extent, Owner, Snapshot, State, Usage, Volume
+from onelun.model import Attributes, Capacity, Extent, Owner, Provisioning, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.base import Backend, Change, Progress
+from onelun.nas.backends.base import PLAIN, Backend, Change, Progress
 from onelun.nas.backends.changes import merged
 from onelun.nas.backends.memory.blocks import bytes_of, changed, discarded, written
 from onelun.nas.backends.memory.kept import Kept, Moment, Shelf
@@ -77,14 +77,22 @@ class MemoryBackend(Backend):
         """See the base."""
         return self._shelf.by_uuid[uuid].volume if uuid in self._shelf.by_uuid else None
 
-    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+    async def accept(self, attributes: Attributes) -> None:
+        """See the base. Memory that is given up is wiped by itself; none is set aside."""
+        rules.check_only_zfs(self.pool, "memory", attributes)
+        if attributes.provisioning is Provisioning.THICK:
+            raise rules.refused(self.pool, "memory", "PROVISIONING", "thick", "blocks are taken when they are written")
+
+    async def create(
+        self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes = PLAIN
+    ) -> Volume:
         """See the base."""
         rules.check_new(name, uuid, size_bytes)
         self._check_owned()
         if uuid in self._shelf.by_uuid:
-            rules.check_same(self._shelf.by_uuid[uuid].volume, name, size_bytes, owner, None)
+            rules.check_same(self._shelf.by_uuid[uuid].volume, name, size_bytes, owner, None, attributes)
             return self._shelf.by_uuid[uuid].volume
-        return self._build(name, uuid, size_bytes, owner, None)
+        return self._build(name, uuid, size_bytes, owner, None, attributes)
 
     async def clone(
         self,
@@ -96,13 +104,14 @@ class MemoryBackend(Backend):
         progress: Progress,
         *,
         snapshot: str | None = None,
+        attributes: Attributes = PLAIN,
     ) -> Volume:
         """See the base."""
         rules.check_new(name, uuid, size_bytes)
         self._check_owned()
         present = self._shelf.by_uuid.get(uuid)
         if present is not None and present.volume.state is not State.BUILDING:
-            rules.check_same(present.volume, name, size_bytes, owner, origin.uuid)
+            rules.check_same(present.volume, name, size_bytes, owner, origin.uuid, attributes)
             return present.volume
         source = self._shelf.by_uuid.get(origin.uuid)
         moment = source.moments.get(snapshot) if source is not None and snapshot is not None else None
@@ -112,7 +121,7 @@ class MemoryBackend(Backend):
         rules.check_origin(origin, source.volume if source else None, size_bytes, of_bytes=of_bytes)
         assert source is not None
         content = moment.blocks if moment is not None else source.blocks
-        volume = self._build(name, uuid, size_bytes, owner, origin.uuid)
+        volume = self._build(name, uuid, size_bytes, owner, origin.uuid, attributes)
         # Where a copy would take time a caller may be cancelled; so it may be here.
         await asyncio.sleep(0)
         self._shelf.by_uuid[uuid].blocks = dict(content)
@@ -155,7 +164,7 @@ class MemoryBackend(Backend):
         """See the base."""
         self._check_owned()
         kept = self._shelf.by_uuid.get(volume.uuid)
-        if kept is not None and kept.visible():
+        if kept is not None and kept.volume.state is not State.TRASH:
             kept.to_trash()
 
     async def destroy(self, volume: Volume) -> None:
@@ -167,7 +176,7 @@ class MemoryBackend(Backend):
         """See the base."""
         self._check_owned()
         trash = [kept for kept in self._shelf.by_uuid.values() if kept.volume.state is State.TRASH]
-        overdue = [kept.volume.uuid for kept in trash if kept.trashed_at < older_than]
+        overdue = [kept.volume.uuid for kept in trash if rules.overdue(kept.volume, kept.trashed_at, older_than)]
         for uuid in overdue:
             del self._shelf.by_uuid[uuid]
         return len(overdue)
@@ -283,10 +292,12 @@ class MemoryBackend(Backend):
         kept = self._shelf.present(volume)
         kept.blocks = discarded(kept.blocks, offset, length)
 
-    def _build(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None) -> Volume:
+    def _build(
+        self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None, attributes: Attributes
+    ) -> Volume:
         self._check_room(name, size_bytes)
         self._serve(owner.cloud)
-        return self._shelf.build(name, uuid, size_bytes, owner, origin)
+        return self._shelf.build(name, uuid, size_bytes, owner, origin, attributes)
 
     def _serve(self, cloud: str | None) -> None:
         rules.check_cloud(self.pool, self._cloud, cloud)

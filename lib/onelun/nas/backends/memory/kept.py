@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from onelun.errors import OutOfSpace, Rejected
-from onelun.model import Owner, Snapshot, State, Volume
+from onelun.model import Attributes, Owner, Snapshot, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.memory.blocks import Blocks, bytes_alone, bytes_of, read, written
 
@@ -80,7 +80,9 @@ class Shelf:
         rules.check_ready(volume, kept.volume if kept is not None else None)
         return self.present(volume)
 
-    def build(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None) -> Volume:
+    def build(
+        self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None, attributes: Attributes
+    ) -> Volume:
         """Keep a new volume, invisible and empty."""
         volume = Volume(
             pool=self._pool,
@@ -91,6 +93,7 @@ class Shelf:
             owner=owner,
             origin=origin,
             made_at=time.time(),
+            attributes=attributes,
         )
         self.by_uuid[uuid] = Kept(volume)
         return volume

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 from onelun.ending import to_its_end
 from onelun.errors import NotFound
-from onelun.model import Capacity, Extent, Owner, Snapshot, State, Usage, Volume
+from onelun.model import Attributes, Capacity, Extent, Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.base import Backend, Change, Progress
+from onelun.nas.backends.base import PLAIN, Backend, Change, Progress
 from onelun.nas.backends.zfs.adopting import Adopting
 from onelun.nas.backends.zfs.building import Builder, rounded
 from onelun.nas.backends.zfs.command import Zfs
@@ -43,11 +43,11 @@ class ZfsBackend(Backend):
         self._tree = Tree(zfs)
         self._devices = Devices(zfs, udev_s)
         self._owned = Ownership(zfs, self._tree)
-        builder = Builder(zfs, self._tree, properties or {})
-        removal = Removal(zfs, self._tree, self._devices, thick=builder.thick)
-        self._snapshots = Snapshots(zfs, self._tree, self._devices, removal, builder)
+        self._builder = Builder(zfs, self._tree, properties or {})
+        removal = Removal(zfs, self._tree, self._devices)
+        self._snapshots = Snapshots(zfs, self._tree, self._devices, removal, self._builder)
         self._sending = Sending(zfs, self._tree, self._snapshots)
-        self._volumes = Volumes(zfs, self._tree, self._owned, builder, removal, self._snapshots)
+        self._volumes = Volumes(zfs, self._tree, self._owned, self._builder, removal, self._snapshots)
         self._adopting = Adopting(zfs, self._tree, self._devices, self._owned)
         self._repair = Repair(zfs, self._tree, removal)
         self._health = Health(zfs, self._tree)
@@ -109,10 +109,16 @@ class ZfsBackend(Backend):
             entry = (await self._tree.seek(uuid)).by_uuid(uuid)
         return entry.volume if entry is not None else None
 
-    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
-        """See the base. Blocks are given when they are written: OutOfSpace is only said of more than the pool has in all."""
+    async def accept(self, attributes: Attributes) -> None:
+        """See the base. Blocks that are freed are discarded by the zpool, where it does that."""
+        await self._builder.accept(attributes)
+
+    async def create(
+        self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes = PLAIN
+    ) -> Volume:
+        """See the base. Of a thin one OutOfSpace is only said when it has more than the pool has in all."""
         rules.check_new(name, uuid, size_bytes)
-        return await to_its_end(self._volumes.create(name, uuid, size_bytes, owner))
+        return await to_its_end(self._volumes.create(name, uuid, size_bytes, owner, attributes))
 
     async def clone(
         self,
@@ -124,10 +130,11 @@ class ZfsBackend(Backend):
         progress: Progress,
         *,
         snapshot: str | None = None,
+        attributes: Attributes = PLAIN,
     ) -> Volume:
         """See the base. Nothing is copied."""
         rules.check_new(name, uuid, size_bytes)
-        volume = await to_its_end(self._volumes.clone(origin, name, uuid, size_bytes, owner, snapshot))
+        volume = await to_its_end(self._volumes.clone(origin, name, uuid, size_bytes, owner, snapshot, attributes))
         progress(volume.size_bytes, volume.size_bytes)
         return volume
 

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterable, Mapping
 
 from onelun.errors import Rejected
-from onelun.model import Owner, State, Volume
+from onelun.model import Attributes, Owner, Provisioning, State, Volume, Wipe
+from onelun.nas.backends import rules
 from onelun.nas.backends.zfs.command import Missing, Present, Zfs
 from onelun.nas.backends.zfs.places import CLONE, NEW
 from onelun.nas.backends.zfs.properties import settings
@@ -34,10 +35,34 @@ class Builder:
         self._tree = tree
         checked = _checked(zfs.pool, properties)
         self._block = checked.pop("volblocksize", _BLOCK)
-        self.thick = checked.pop("refreservation", "none") == "auto"
-        self.given = tuple(f"{name}={value}" for name, value in checked.items())
+        self._thick = checked.pop("refreservation", "none") == "auto"
+        self._given = checked
 
-    def volume(self, name: str, uuid: str, size_bytes: int, owner: Owner, origin: str | None = None) -> Volume:
+    async def accept(self, attributes: Attributes) -> None:
+        """Raises Rejected for what no zvol can have."""
+        if attributes.wipe is Wipe.ZERO:
+            reason = "ZFS writes zeros elsewhere than over the blocks that it frees, and nobody reads those; use none or discard"
+            raise rules.refused(self._zfs.pool, "zfs", "WIPE", "zero", reason)
+        if attributes.wipe is Wipe.DISCARD and await self._zfs.zpool_facts("autotrim") != ["on"]:
+            reason = (
+                f"its zpool does not discard what is freed: run zpool set autotrim=on {self._zfs.zpool}, or use none"
+            )
+            raise rules.refused(self._zfs.pool, "zfs", "WIPE", "discard", reason)
+
+    def given(self, attributes: Attributes) -> tuple[str, ...]:
+        """`property=value` for what a zvol with these attributes is given when it is made, but for its size and blocks."""
+        asked = {"compression": attributes.compression} if attributes.compression is not None else {}
+        return tuple(f"{name}={value}" for name, value in (self._given | asked).items())
+
+    def is_thick(self, attributes: Attributes) -> bool:
+        """Whether all of its size is set aside: as it asks, or else as the pool is configured."""
+        if attributes.provisioning is None:
+            return self._thick
+        return attributes.provisioning is Provisioning.THICK
+
+    def volume(
+        self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes, origin: str | None = None
+    ) -> Volume:
         """The facts of one that is to be built."""
         return Volume(
             pool=self._zfs.pool,
@@ -48,18 +73,21 @@ class Builder:
             owner=owner,
             origin=origin,
             made_at=time.time(),
+            attributes=attributes,
         )
 
     async def empty(self, volume: Volume, agent: str) -> None:
-        """A new zvol, thin unless `refreservation` is configured."""
-        thin = () if self.thick else ("-s",)
-        options = _options((*self.given, f"volblocksize={self._block}", *settings(volume, made_by=agent)))
+        """A new zvol, thin unless it or the pool's `refreservation` asks for another."""
+        thin = () if self.is_thick(volume.attributes) else ("-s",)
+        block = volume.attributes.volblocksize_bytes or self._block
+        given = (*self.given(volume.attributes), f"volblocksize={block}")
+        options = _options((*given, *settings(volume, made_by=agent)))
         await self._zfs.run("create", *thin, *options, "-V", str(volume.size_bytes), self._tree.path(NEW + volume.uuid))
         self._tree.remember(volume)
 
     async def clone(self, volume: Volume, agent: str, origin: Entry, at: str | None, of_bytes: int) -> None:
         """A clone of the origin's content of now, or of its snapshot `at` (its name behind the pool's dataset)."""
-        options = [*self.given, *settings(volume, made_by=agent)]
+        options = [*self.given(volume.attributes), *settings(volume, made_by=agent)]
         if volume.size_bytes != of_bytes:
             options.append(f"volsize={volume.size_bytes}")
         new = self._tree.path(NEW + volume.uuid)
@@ -70,12 +98,12 @@ class Builder:
                 # Marked at once: it lives exactly as long as the clone does, and goes when there is none.
                 undo.push_async_callback(self._mark, self._tree.path(at))
             await self._zfs.run("clone", *_options(options), self._tree.path(at), new)
-        await self.reserve(new)
+        await self.reserve(new, volume.attributes)
         self._tree.remember(volume)
 
-    async def reserve(self, path: str) -> None:
-        """Set the whole size of a clone aside, where that is configured: a clone itself never has a reservation."""
-        if self.thick:
+    async def reserve(self, path: str, attributes: Attributes) -> None:
+        """Set the whole size of a clone aside, where that is asked: a clone itself never has a reservation."""
+        if self.is_thick(attributes):
             await self._zfs.run("set", "refreservation=auto", path)
 
     async def _moment(self, path: str) -> None:

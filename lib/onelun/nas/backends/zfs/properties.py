@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from onelun.errors import Rejected
-from onelun.model import Attachment, Kind, Owner, State, Volume
+from onelun.model import Attachment, Attributes, Kind, Owner, Provisioning, State, Volume, Wipe
 
 _OURS = "io.onelun:"
 _POOLS = "io.onelun.pool:"
@@ -23,6 +23,7 @@ _ATTACHMENTS = ("attachments", *(f"attachments.{number}" for number in range(2, 
 _NAMES = (
     *("uuid", "name", "state", "kind", "cloud", "image", "regtime", "vm", "disk", "origin", "filled-from", "made-at"),
     *("made-by", "connected", "last-epoch", "trashed-at", "replaces", "past"),
+    *("volblocksize", "compression", "provisioning", "wipe"),
     *_ATTACHMENTS,
 )
 AGENT = _POOLS + "agent"
@@ -109,6 +110,12 @@ def volume_of(facts: Facts, pool: str, state: State) -> Volume:
         connected=facts.ours("connected") == "yes",
         last_epoch=int(facts.ours("last-epoch") or 0),
         attachments=msgspec.json.decode(attachments, type=tuple[Attachment, ...]),
+        attributes=Attributes(
+            volblocksize_bytes=_int(facts.ours("volblocksize")),
+            compression=facts.ours("compression"),
+            provisioning=Provisioning(provisioning) if (provisioning := facts.ours("provisioning")) else None,
+            wipe=Wipe(wipe) if (wipe := facts.ours("wipe")) else None,
+        ),
     )
 
 
@@ -133,6 +140,10 @@ def settings(volume: Volume, **more: str | None) -> Iterator[str]:
         "made-at": repr(volume.made_at),
         "connected": "yes" if volume.connected else "no",
         "last-epoch": volume.last_epoch,
+        "volblocksize": volume.attributes.volblocksize_bytes,
+        "compression": volume.attributes.compression,
+        "provisioning": volume.attributes.provisioning,
+        "wipe": volume.attributes.wipe,
         **_attachments(volume),
         **{name.replace("_", "-"): value for name, value in more.items()},
     }

@@ -29,9 +29,8 @@ _RETRY_S = 0.05
 class Removal:
     """Removes what is below one pool's dataset."""
 
-    def __init__(self, zfs: Zfs, tree: Tree, devices: Devices, *, thick: bool) -> None:
+    def __init__(self, zfs: Zfs, tree: Tree, devices: Devices) -> None:
         self._zfs = zfs
-        self._thick = thick
         self._tree = tree
         self._devices = devices
 
@@ -135,6 +134,6 @@ class Removal:
         if snapshots:
             _, newest = max(snapshots, key=lambda snapshot: int(snapshot[0]))
             await self._zfs.run("rollback", newest)
-            if self._thick:
-                await self._zfs.run("set", "refreservation=none", path)
+            # Nobody writes to it any more, however it was provisioned.
+            await self._zfs.run("set", "refreservation=none", path)
         return bool(snapshots)

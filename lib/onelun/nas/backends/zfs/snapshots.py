@@ -133,9 +133,9 @@ class Snapshots:
 
     async def _clone(self, kept: Kept, back: str, volume: Volume, reverts: int) -> None:
         facts = settings(volume, past=str(reverts))
-        options = [word for setting in (*self._builder.given, *facts) for word in ("-o", setting)]
+        options = [word for setting in (*self._builder.given(volume.attributes), *facts) for word in ("-o", setting)]
         await self._zfs.run("clone", *options, self._tree.path(kept.at), self._tree.path(back))
-        await self._builder.reserve(self._tree.path(back))
+        await self._builder.reserve(self._tree.path(back), volume.attributes)
 
     async def _exchange(self, leaf: str, new: str, aside: str) -> None:
         await self._zfs.run("rename", self._tree.path(leaf), self._tree.path(aside))

@@ -9,7 +9,7 @@ import time
 import msgspec
 
 from onelun.errors import Busy, Conflict, NotFound, OnelunError
-from onelun.model import Owner, State, Volume
+from onelun.model import Attributes, Owner, State, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Change
 from onelun.nas.backends.zfs.building import Builder, rounded
@@ -39,23 +39,30 @@ class Volumes:
         self._removal = removal
         self._snapshots = snapshots
 
-    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner) -> Volume:
+    async def create(self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes) -> Volume:
         """Build an empty one."""
         size = rounded(size_bytes)
         seen = await self._tree.seek(new=uuid)
         agent = self._owned.check(seen)
         if (present := seen.by_uuid(uuid)) is not None and present.volume is not None:
-            rules.check_same(present.volume, name, size, owner, None)
+            rules.check_same(present.volume, name, size, owner, None, attributes)
             return present.volume
         rules.check_room(self._zfs.pool, name, size, seen.capacity().total_bytes)
         await self._make_way(seen, uuid)
         await self._owned.serve(seen, owner.cloud)
-        volume = self._builder.volume(name, uuid, size, owner)
+        volume = self._builder.volume(name, uuid, size, owner, attributes)
         await self._builder.empty(volume, agent)
         return volume
 
     async def clone(
-        self, origin: Volume, name: str, uuid: str, size_bytes: int, owner: Owner, snapshot: str | None
+        self,
+        origin: Volume,
+        name: str,
+        uuid: str,
+        size_bytes: int,
+        owner: Owner,
+        snapshot: str | None,
+        attributes: Attributes,
     ) -> Volume:
         """Build one with the content of another, or of its snapshot."""
         size = rounded(size_bytes)
@@ -63,13 +70,13 @@ class Volumes:
         agent = self._owned.check(seen)
         present = seen.by_uuid(uuid)
         if present is not None and present.volume is not None and present.volume.state is not State.BUILDING:
-            rules.check_same(present.volume, name, size, owner, origin.uuid)
+            rules.check_same(present.volume, name, size, owner, origin.uuid, attributes)
             return present.volume
         source, kept = await self._source(seen, origin, size_bytes, snapshot)
         rules.check_room(self._zfs.pool, name, size, seen.capacity().total_bytes)
         await self._make_way(seen, uuid)
         await self._owned.serve(seen, owner.cloud)
-        volume = self._builder.volume(name, uuid, size, owner, origin.uuid)
+        volume = self._builder.volume(name, uuid, size, owner, attributes, origin.uuid)
         of_bytes = kept.snapshot.size_bytes if kept is not None else source.facts.number("volsize")
         await self._builder.clone(volume, agent, source, kept.at if kept is not None else None, of_bytes)
         return volume
@@ -125,7 +132,7 @@ class Volumes:
     async def trash(self, volume: Volume) -> None:
         """Take it out of sight."""
         entry = (await self._owned_seek(volume)).by_uuid(volume.uuid)
-        if entry is not None and entry.volume is not None and entry.volume.state in VISIBLE:
+        if entry is not None and entry.volume is not None and entry.volume.state is not State.TRASH:
             await self._to_trash(entry)
 
     async def destroy(self, volume: Volume) -> None:
@@ -140,7 +147,9 @@ class Volumes:
         self._owned.check(await self._tree.look())
         destroyed = 0
         for entry in await self._tree.entries():
-            if entry.place.prefix == TRASH and entry.volume is not None and entry.trashed_at < older_than:
+            if entry.place.prefix != TRASH or entry.volume is None:
+                continue
+            if rules.overdue(entry.volume, entry.trashed_at, older_than):
                 try:
                     await self._removal.volume(entry)
                 except (Busy, Missing) as error:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelun.errors import Rejected
-from onelun.model import Attachment, Kind, Owner, Snapshot, State, Volume
+from onelun.model import Attachment, Attributes, Kind, Owner, Provisioning, Snapshot, State, Volume, Wipe
 from onelun.nas.backends.lvm.tags import (
     PoolFacts,
     Replacement,
@@ -56,6 +56,13 @@ owners = st.builds(
     vm_id=st.none() | st.integers(0),
     disk_id=st.none() | st.integers(0),
 )
+kept = st.builds(
+    Attributes,
+    volblocksize_bytes=st.none() | st.sampled_from([512, 16384, 1 << 20]),
+    compression=st.none() | st.sampled_from(["on", "zstd-19", "zstd-fast-1000"]),
+    provisioning=st.none() | st.sampled_from(Provisioning),
+    wipe=st.none() | st.sampled_from(Wipe),
+)
 volumes = st.builds(
     Volume,
     pool=st.just("tank"),
@@ -70,6 +77,7 @@ volumes = st.builds(
     connected=st.booleans(),
     last_epoch=st.integers(0, 2**60),
     attachments=st.lists(attachments, max_size=12).map(tuple),
+    attributes=kept,
 )
 facts_of_volumes = st.builds(
     VolumeFacts,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from onelun.command import Result
 from onelun.errors import Busy, CommandFailed, NotFound, OutOfSpace, Rejected
-from onelun.model import Attachment, Capacity, Kind, Owner, State, Volume
+from onelun.model import Attachment, Attributes, Capacity, Kind, Owner, Provisioning, State, Volume, Wipe
 from onelun.nas.backends.zfs import places
 from onelun.nas.backends.zfs.backend import ZfsBackend
 from onelun.nas.backends.zfs.building import MIB, rounded
@@ -131,6 +131,14 @@ owners = st.builds(
     disk_id=st.none() | number,
 )
 
+kept = st.builds(
+    Attributes,
+    volblocksize_bytes=st.none() | st.sampled_from([512, 16384, 1 << 20]),
+    compression=st.none() | st.sampled_from(["on", "zstd-19", "zstd-fast-1000"]),
+    provisioning=st.none() | st.sampled_from(Provisioning),
+    wipe=st.none() | st.sampled_from(Wipe),
+)
+
 
 @given(
     st.builds(
@@ -147,6 +155,7 @@ owners = st.builds(
         connected=st.booleans(),
         last_epoch=number,
         attachments=st.lists(attachments, max_size=5).map(tuple),
+        attributes=kept,
     )
 )
 def test_every_fact_written_is_read_back(volume):
