@@ -9,6 +9,7 @@ from onelun.config import Frontend
 from onelun.deadline import Deadline
 from onelun.driver.api import Api
 from onelun.driver.asking import Asker
+from onelun.driver.attributes import POOLS, Where, read
 from onelun.driver.document import Listed
 from onelun.driver.frame import parse_version
 from onelun.driver.location import Hosts
@@ -67,6 +68,7 @@ class Checking:
             if listed.is_image:
                 found += _attributes(listed, self._driver, wanted)
             try:
+                read(listed.attributes, Where.DATASTORE, f"datastore {listed.name}")
                 for pool in self._pools(listed):
                     pools.setdefault(pool, listed.name)
             except Rejected as error:
@@ -82,9 +84,9 @@ class Checking:
         ]
 
     def _pools(self, listed: Listed) -> list[Pool]:
-        named = listed.attributes.get("ONELUN_POOLS", "")
+        named = listed.attributes.get(POOLS, "")
         if listed.is_image:
-            return pools_named(named, listed.name)
+            return pools_named(named, f"datastore {listed.name}")
         return pools_of_system(named, listed.name, self._config)
 
     def _is_ours(self, listed: Listed) -> bool:

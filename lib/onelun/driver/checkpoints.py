@@ -16,10 +16,10 @@ from typing import NamedTuple
 from onelun.driver.datastore import creation
 from onelun.driver.location import Directory
 from onelun.driver.places import Place, place
-from onelun.driver.pools import choose, holding, own_system_pools
+from onelun.driver.pools import choose, holding, own_system, own_system_pools
 from onelun.driver.running import Run
 from onelun.errors import NotFound, OnelunError, Rejected, Unreachable
-from onelun.model import Kind, Owner
+from onelun.model import Attributes, Kind, Owner
 from onelun.naming import Source, checkpoint_volume, parse_source
 from onelun.rpc.message import (
     DelZvol,
@@ -79,15 +79,16 @@ async def leave(
         return rest, noted
     if agent is None or (noted is None and sum(entry.size for entry in (*rest, file)) <= room):
         return (*rest, file), noted
+    # A checkpoint is the guest's memory: it is kept, and goes, as the disks of its datastore do.
+    pools, attributes = await own_system(run)
     if noted is None:
-        pools = await own_system_pools(run)
         name = checkpoint_volume(directory.vm_id)
         nas, pool = await holding(run, pools, name) or await choose(run, pools, file.size, name)
         noted = Stored(Source(nas, pool, name), file.size, file.mode)
     stored = noted._replace(size=file.size, mode=file.mode)
     await _put_note(here, directory, stored)
     try:
-        await _store(run, directory, agent, stored)
+        await _store(run, directory, agent, stored, attributes)
     except OnelunError:
         with contextlib.suppress(OnelunError):
             await _end(run, directory, stored, force=False, within_s=_CLEAN_UP_S)
@@ -135,10 +136,10 @@ async def discard(run: Run, directory: Directory, agent: str | None, *, left: bo
             run.note(f"removed {noted.source}, the checkpoint of VM {directory.vm_id}")
 
 
-async def _store(run: Run, directory: Directory, agent: str, stored: Stored) -> None:
+async def _store(run: Run, directory: Directory, agent: str, stored: Stored, attributes: Attributes) -> None:
     source = stored.source
     owner = _owner(run, directory)
-    await run.ask(source.nas, creation(source, stored.size, owner, None), ZvolCreated)
+    await run.ask(source.nas, creation(source, stored.size, owner, None, attributes), ZvolCreated)
     uuid = await _map(run, source, agent)
     request = StoreFile(
         path=directory.path,

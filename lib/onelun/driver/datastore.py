@@ -7,12 +7,13 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from onelun.driver import disk_sizes
+from onelun.driver.attributes import needs_of, of_image
 from onelun.driver.document import ActionData, Image
 from onelun.driver.filesystems import check_format, parse_filesystem
-from onelun.driver.pools import Pool, choose, pools_of, system_pools
+from onelun.driver.pools import Pool, choose, pools_for, pools_of, system_pools
 from onelun.driver.running import Run
 from onelun.errors import OnelunError, Rejected, Unreachable
-from onelun.model import Filesystem, Owner
+from onelun.model import Attributes, Filesystem, Owner
 from onelun.naming import Source, image_volume, parse_source
 from onelun.rpc.message import (
     CreateZvol,
@@ -31,18 +32,19 @@ _CLEAN_UP_S = 10.0
 async def mkfs(run: Run) -> str:
     """Make an empty image, with a filesystem if it is to have one. Prints SOURCE alone; up to 5.12 the size in MB behind it."""
     data = ActionData(run.arguments.document or b"")
-    image = data.image()
+    image, datastore = data.image(), data.datastore()
     check_format(image.format, "IMAGE/FORMAT")
     filesystem = parse_filesystem(image.fs, "IMAGE/FSTYPE" if image.old else "IMAGE/FS")
     size = size_of(image)
+    attributes = of_image(image, datastore)
     name = image_volume(image.id)
     # A VM's disk lies beside its image, and cpds will copy it over this one.
     beside = image_volume(image.saves) if image.saves is not None else None
-    nas, pool = await choose(run, pools_of(data.datastore()), size, name, beside=beside)
+    nas, pool = await choose(run, pools_for(image, datastore), size, name, beside=beside)
     owner = run.image_owner(image.id, image.regtime)
     source = Source(nas, pool, name)
     async with removed_on_failure(run, source, owner):
-        await run.ask(nas, creation(source, size, owner, filesystem), ZvolCreated)
+        await run.ask(nas, creation(source, size, owner, filesystem, attributes), ZvolCreated)
     run.note(f"made {source} with {size} bytes, {filesystem or 'empty'}")
     return f"{source} {image.size_mb}\n" if image.old else f"{source}\n"
 
@@ -95,11 +97,18 @@ async def _capacity(run: Run, pools: list[Pool]) -> str:
     return f"USED_MB={used}\nTOTAL_MB={total}\nFREE_MB={free}\n"
 
 
-def creation(source: Source, size: int, owner: Owner, filesystem: Filesystem | None) -> CreateZvol:
-    """The request for a new volume. An agent that knows no filesystems must not make one without."""
-    needs = ("filesystem",) if filesystem else ()
+def creation(
+    source: Source, size: int, owner: Owner, filesystem: Filesystem | None, attributes: Attributes
+) -> CreateZvol:
+    """The request for a new volume. An agent that knows no filesystems, or no attributes, must not make one without."""
     return CreateZvol(
-        zvol=source.volume, zpool=source.pool, size_bytes=size, owner=owner, filesystem=filesystem, needs=needs
+        zvol=source.volume,
+        zpool=source.pool,
+        size_bytes=size,
+        owner=owner,
+        filesystem=filesystem,
+        attributes=attributes,
+        needs=(("filesystem",) if filesystem else ()) + needs_of(attributes),
     )
 
 

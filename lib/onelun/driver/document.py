@@ -16,6 +16,8 @@ from lxml import etree
 
 from onelun.errors import Rejected
 
+# What the names of onelun's own attributes begin with.
+OURS = "ONELUN_"
 # What may stand before a DOCTYPE. One in another encoding than ASCII's is found after parsing.
 _DOCTYPE = re.compile(rb"(?:\xef\xbb\xbf)?(?:\s+|<\?.*?\?>|<!--.*?-->)*+<!DOCTYPE", re.DOTALL | re.IGNORECASE)
 
@@ -25,6 +27,7 @@ class Image(msgspec.Struct, frozen=True):
 
     `old` tells the shape of 5.12 and before (FSTYPE in place of FORMAT and FS). `sums` maps md5, sha1, sha256 to hexadecimal.
     `target_snapshot` is the snapshot that an action on one means; `saves` is the image whose copy in a VM will be saved here.
+    `attributes` are those of its template that are onelun's, by name.
     """
 
     id: int
@@ -38,10 +41,11 @@ class Image(msgspec.Struct, frozen=True):
     sums: dict[str, str]
     target_snapshot: int | None = None
     saves: int | None = None
+    attributes: dict[str, str] = {}
 
 
 class Datastore(msgspec.Struct, frozen=True):
-    """A datastore. `pools` is its ONELUN_POOLS, the other attributes are OpenNebula's own."""
+    """A datastore. `pools` is its ONELUN_POOLS, `attributes` are all that are onelun's, the others are OpenNebula's own."""
 
     id: int
     name: str
@@ -49,12 +53,13 @@ class Datastore(msgspec.Struct, frozen=True):
     safe_dirs: tuple[str, ...]
     restricted_dirs: tuple[str, ...]
     no_decompress: bool
+    attributes: dict[str, str] = {}
 
 
 class VmDisk(msgspec.Struct, frozen=True):
     """One disk of a VM. `clone` is None for what has no image (a volatile disk), `fs` what such a one is formatted with.
 
-    `tm_mad` is the driver that moves it.
+    `tm_mad` is the driver that moves it, `attributes` are those that are onelun's, as oned gathered them.
     """
 
     id: int
@@ -66,6 +71,7 @@ class VmDisk(msgspec.Struct, frozen=True):
     fs: str = ""
     tm_mad: str = ""
     shareable: bool = False
+    attributes: dict[str, str] = {}
 
 
 class Vm(msgspec.Struct, frozen=True):
@@ -144,6 +150,7 @@ class ActionData:
             sums={name: value for name, value in sums.items() if value},
             target_snapshot=_number_or_none(element, "TARGET_SNAPSHOT"),
             saves=_number_or_none(element, "TEMPLATE/SAVED_IMAGE_ID"),
+            attributes=_attributes(element, "TEMPLATE/*"),
         )
 
     def monitors_disks(self) -> bool:
@@ -244,6 +251,7 @@ def _datastore(element: etree._Element) -> Datastore:
         safe_dirs=tuple(_text(element, "TEMPLATE/SAFE_DIRS").split()),
         restricted_dirs=tuple(_text(element, "TEMPLATE/RESTRICTED_DIRS").split()),
         no_decompress=_text(element, "TEMPLATE/NO_DECOMPRESS").strip().upper() == "YES",
+        attributes=_attributes(element, "TEMPLATE/*"),
     )
 
 
@@ -269,7 +277,14 @@ def _disk(element: etree._Element) -> VmDisk:
         fs=_text(element, "FS").strip(),
         tm_mad=_text(element, "TM_MAD").strip(),
         shareable=_text(element, "SHAREABLE").strip().upper() == "YES",
+        attributes=_attributes(element, "*"),
     )
+
+
+def _attributes(element: etree._Element, path: str) -> dict[str, str]:
+    """What is onelun's among these elements; what says nothing is as good as not there."""
+    found = {str(child.tag): (child.text or "").strip() for child in element.iterfind(path)}
+    return {name: text for name, text in found.items() if name.startswith(OURS) and text}
 
 
 def _decoded(encoded: bytes) -> bytes:

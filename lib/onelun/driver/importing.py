@@ -12,14 +12,16 @@ import re
 from typing import Protocol
 
 from onelun import command
+from onelun.driver.attributes import needs_of, of_image
 from onelun.driver.content import open_content
 from onelun.driver.datastore import registered
 from onelun.driver.document import ActionData, Image
 from onelun.driver.formats import check_size
 from onelun.driver.luns import Leased
-from onelun.driver.pools import choose, pools_of
+from onelun.driver.pools import choose, pools_for
 from onelun.driver.running import Run
 from onelun.errors import CommandFailed, OnelunError, OutOfSpace
+from onelun.model import Attributes
 from onelun.naming import Source, image_volume
 from onelun.rpc.message import (
     AbortImport,
@@ -59,13 +61,13 @@ async def cp(run: Run) -> str:
     """Register an image from a file or a URL. Prints SOURCE and its format; up to 5.12 SOURCE and its size in MB."""
     data = ActionData(run.arguments.document or b"")
     image, datastore = data.image(), data.datastore()
-    pools = pools_of(datastore)
+    pools, attributes = pools_for(image, datastore), of_image(image, datastore)
     async with open_content(run, image, datastore) as content:
         size = size_of_new(run, image, content.size_bytes)
         name = image_volume(image.id)
         nas, pool = await choose(run, pools, size, name)
         source = Source(nas, pool, name)
-        await fill(run, source, image, content, size)
+        await fill(run, source, image, content, size, attributes)
     run.note(f"registered {source} from a {content.format} of {content.size_bytes} bytes")
     return registered(source, image)
 
@@ -81,11 +83,19 @@ def size_of_new(run: Run, image: Image, content_bytes: int) -> int:
     return size
 
 
-async def fill(run: Run, source: Source, image: Image, content: Given, size: int) -> None:
+async def fill(run: Run, source: Source, image: Image, content: Given, size: int, attributes: Attributes) -> None:
     """Make the image's volume with that content; it appears when it is complete, and nothing of a failed one is left."""
     owner = run.image_owner(image.id, image.regtime)
     initiator = run.config.initiator
-    request = ImportZvol(zvol=source.volume, zpool=source.pool, size_bytes=size, owner=owner, initiator=initiator)
+    request = ImportZvol(
+        zvol=source.volume,
+        zpool=source.pool,
+        size_bytes=size,
+        owner=owner,
+        initiator=initiator,
+        attributes=attributes,
+        needs=needs_of(attributes),
+    )
     # Begun again it is another import, which ends the one before: whoever still wrote into that is cut off.
     begun = await run.ask(source.nas, request, ZvolImporting, anew=True)
     leased = Leased(source.nas, source.pool, begun, initiator)

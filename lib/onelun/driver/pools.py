@@ -7,9 +7,11 @@ import logging
 from collections.abc import Iterable
 
 from onelun.config import Frontend
-from onelun.driver.document import Datastore
+from onelun.driver.attributes import POOLS, of_datastore
+from onelun.driver.document import Datastore, Image
 from onelun.driver.running import Run
 from onelun.errors import Cancelled, InMaintenance, OnelunError, OutOfSpace, Rejected
+from onelun.model import Attributes
 from onelun.naming import Source, checked_name
 from onelun.rpc.message import ListZvols, PoolCapacity, PoolCapacityIs, ZvolList
 
@@ -23,17 +25,30 @@ Pool = tuple[str, str]
 
 def pools_of(datastore: Datastore) -> list[Pool]:
     """The pools that ONELUN_POOLS names, in order. Raises Rejected, saying what to set, when it names none."""
-    return pools_named(datastore.pools, datastore.name)
+    return pools_named(datastore.pools, f"datastore {datastore.name}")
 
 
-def pools_named(text: str, datastore: str) -> list[Pool]:
-    """The pools that `text`, the ONELUN_POOLS of that datastore, names. Raises Rejected as above."""
+def pools_for(image: Image, datastore: Datastore) -> list[Pool]:
+    """The pools in which a new image may live: those that it names itself, of its datastore's. Raises Rejected, as above."""
+    pools = pools_of(datastore)
+    own = image.attributes.get(POOLS)
+    if own is None:
+        return pools
+    chosen = pools_named(own, f"image {image.id}")
+    for nas, pool in chosen:
+        if (nas, pool) not in pools:
+            raise Rejected(
+                f"{POOLS} of image {image.id} has {nas}/{pool}, which its datastore {datastore.name} does not have"
+            )
+    return chosen
+
+
+def pools_named(text: str, of: str) -> list[Pool]:
+    """The pools that `text`, the ONELUN_POOLS of that datastore or image, names. Raises Rejected as above."""
     words = text.replace(",", " ").split()
     if not words:
-        raise Rejected(
-            f'datastore {datastore} does not say where it lives: set ONELUN_POOLS="NAS/POOL …" in it (onedatastore update)'
-        )
-    return named_pools(words, f"ONELUN_POOLS of datastore {datastore}")
+        raise Rejected(f'{of} does not say where it lives: set ONELUN_POOLS="NAS/POOL …" in it (onedatastore update)')
+    return named_pools(words, f"{POOLS} of {of}")
 
 
 def system_pools(run: Run, datastore: Datastore | None, which: str) -> list[Pool]:
@@ -48,7 +63,7 @@ def pools_of_system(text: str, datastore: str, config: Frontend) -> list[Pool]:
     Raises Rejected, saying what to set.
     """
     if text.strip():
-        return pools_named(text, datastore)
+        return pools_named(text, f"datastore {datastore}")
     if not config.pools:
         raise Rejected(
             f"system datastore {datastore} does not say where volatile disks and checkpoints live:"
@@ -59,8 +74,22 @@ def pools_of_system(text: str, datastore: str, config: Frontend) -> list[Pool]:
 
 async def own_system_pools(run: Run) -> list[Pool]:
     """The pools of the system datastore that the call names. Raises as system_pools."""
+    return _of_call(run, await _own_system(run))
+
+
+async def own_system(run: Run) -> tuple[list[Pool], Attributes]:
+    """The pools of the system datastore that the call names, and what it asks of what is made there. Raises as system_pools."""
+    datastore = await _own_system(run)
+    return _of_call(run, datastore), of_datastore(datastore) if datastore is not None else Attributes()
+
+
+async def _own_system(run: Run) -> Datastore | None:
     number = run.arguments.datastore_id
-    datastore = await run.api.datastore(number) if run.api is not None and number is not None else None
+    return await run.api.datastore(number) if run.api is not None and number is not None else None
+
+
+def _of_call(run: Run, datastore: Datastore | None) -> list[Pool]:
+    number = run.arguments.datastore_id
     return system_pools(run, datastore, str(number) if number is not None else "of this VM")
 
 

@@ -7,6 +7,7 @@ import contextlib
 import re
 
 from onelun.driver import checkpoints
+from onelun.driver.attributes import Where, needs_of, of_disk
 from onelun.driver.backups import forget_backups
 from onelun.driver.disks import Known, known, own_volume, volatile_disks, volumes_of
 from onelun.driver.location import Directory, Disk, parse_disk, parse_location, parse_source_argument
@@ -36,10 +37,19 @@ async def clone(run: Run) -> str:
     agent = run.context.hosts.compute(disk.host)
     oned = await known(run, disk.vm_id)
     must_exist(oned, disk)
+    attributes = of_disk(oned.disk(disk.disk_id), Where.CLONED)
     size = await _size(run, source, disk, oned, size_mb)
     own = own_volume(source, disk)
     owner = _disk_owner(run, source, disk)
-    request = CloneZvol(zvol=own.volume, zpool=own.pool, origin=source.volume, owner=owner, size_bytes=size)
+    request = CloneZvol(
+        zvol=own.volume,
+        zpool=own.pool,
+        origin=source.volume,
+        owner=owner,
+        size_bytes=size,
+        attributes=attributes,
+        needs=needs_of(attributes),
+    )
     await run.ask(source.nas, request, ZvolCloned)
     await attach_new(run, own, disk, agent, readonly=readonly(oned, disk))
     run.note(f"cloned {source} to {own} for disk {disk.disk_id} on {disk.host}")

@@ -6,11 +6,12 @@ does, and is destroyed by `delete`.
 
 from __future__ import annotations
 
+from onelun.driver.attributes import Where, of_disk
 from onelun.driver.datastore import creation
 from onelun.driver.disks import Known, known
 from onelun.driver.filesystems import parse_filesystem
 from onelun.driver.location import Disk, parse_disk
-from onelun.driver.pools import choose, holding, own_system_pools
+from onelun.driver.pools import choose, holding, own_system
 from onelun.driver.running import Run
 from onelun.driver.sizes import parse_size
 from onelun.driver.transfer import attach_new, must_be_of, must_exist, readonly
@@ -66,11 +67,12 @@ def _filesystem(told: str, oned: Known, disk: Disk) -> Filesystem | None:
 async def _make(run: Run, disk: Disk, oned: Known, size: int, filesystem: Filesystem | None) -> None:
     agent = run.context.hosts.compute(disk.host)
     name = volatile_volume(disk.vm_id, disk.disk_id)
-    pools = await own_system_pools(run)
+    pools, asked = await own_system(run)
+    attributes = of_disk(oned.disk(disk.disk_id), Where.VOLATILE).over(asked)
     # oned's --retry makes it once more: where it is, not where there is most room now.
     nas, pool = await holding(run, pools, name) or await choose(run, pools, size, name)
     source = Source(nas, pool, name)
     owner = Owner(kind=Kind.VOLATILE, cloud=run.config.cloud, vm_id=disk.vm_id, disk_id=disk.disk_id)
-    await run.ask(nas, creation(source, size, owner, filesystem), ZvolCreated)
+    await run.ask(nas, creation(source, size, owner, filesystem, attributes), ZvolCreated)
     await attach_new(run, source, disk, agent, readonly=readonly(oned, disk))
     run.note(f"made {source} with {size} bytes, {filesystem or 'empty'}, for disk {disk.disk_id} on {disk.host}")

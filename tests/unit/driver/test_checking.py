@@ -153,6 +153,11 @@ async def test_a_nas_that_the_configuration_does_not_name_is_told(front: Front) 
             {"ds_mad": "fs"},
             "datastore img has DS_MAD fs and TM_MAD onelun: onelun's image datastores have onelun for both",
         ),
+        (
+            {"ONELUN_THIN": "yes"},
+            "datastore img has the attribute ONELUN_THIN, which onelun does not know: did you mean ONELUN_",
+        ),
+        ({"ONELUN_WIPE": "all"}, "ONELUN_WIPE of datastore img is 'all': it should be none or discard or zero"),
         ({"pools": "tank"}, "ONELUN_POOLS of datastore img has 'tank': it should be NAS/POOL"),
         ({"pools": None}, "datastore img does not say where it lives: set ONELUN_POOLS="),
     ],
