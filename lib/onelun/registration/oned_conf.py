@@ -73,9 +73,8 @@ def findings(text: str, release: Release, path: str = "oned.conf") -> list[str]:
         found += _conf_findings(entries, "TM_MAD_CONF", tm_mad_conf(release))
         found += _conf_findings(entries, "DS_MAD_CONF", ds_mad_conf())
         found += [
-            f"INHERIT_DATASTORE_ATTR does not name {name}, which disks need: `onelun register --apply`"
-            for name in INHERITED
-            if not _inherits(entries, name)
+            f"{setting} does not name {name}, which disks need: `onelun register --apply`"
+            for setting, name in _not_inherited(entries)
         ]
     return found
 
@@ -99,7 +98,7 @@ def _block(entries: list[Entry], release: Release) -> str:
         lines.append(_vector("TM_MAD_CONF", tm_mad_conf(release)))
     if _conf(entries, "DS_MAD_CONF") is None:
         lines.append(_vector("DS_MAD_CONF", ds_mad_conf()))
-    lines += [f'INHERIT_DATASTORE_ATTR = "{name}"' for name in INHERITED if not _inherits(entries, name)]
+    lines += [f'{setting} = "{name}"' for setting, name in _not_inherited(entries)]
     return "\n".join(lines)
 
 
@@ -143,9 +142,11 @@ def _conf(entries: list[Entry], name: str) -> Entry | None:
     return next((entry for entry in entries if entry.name == name and entry.field("NAME") == DRIVER), None)
 
 
-def _inherits(entries: list[Entry], name: str) -> bool:
-    inherited = (entry.value for entry in entries if entry.name == "INHERIT_DATASTORE_ATTR")
-    return any(value.text.strip().upper() == name for value in inherited if value)
+def _not_inherited(entries: list[Entry]) -> list[tuple[str, str]]:
+    """The settings, each with an attribute that disks need and that it does not name."""
+    named = {(entry.name, entry.value.text.strip().upper()) for entry in entries if entry.value}
+    wanted = [(setting, name) for setting, names in INHERITED.items() for name in names]
+    return [pair for pair in wanted if pair not in named]
 
 
 def _conf_findings(entries: list[Entry], name: str, wanted: Mapping[str, str]) -> list[str]:

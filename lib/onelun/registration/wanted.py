@@ -18,8 +18,11 @@ _SYSTEMS = ("ssh", "shared")
 # The qemu driver is kvm's without hardware; nested test clouds use it.
 LIVE_SNAPSHOTS = (f"kvm-{DRIVER}", f"qemu-{DRIVER}")
 
-# Of an image datastore's attributes, those that each VM's disk needs: without DISK_TYPE a CD-ROM is described as a file.
-INHERITED = ("DISK_TYPE",)
+# How a volume is kept, as far as a clone can have it otherwise than its image.
+_KEPT = ("ONELUN_COMPRESSION", "ONELUN_PROVISIONING", "ONELUN_WIPE")
+# What each VM's disk needs of its image's and its image datastore's attributes. OpenNebula takes the disk's own first, then
+# the image's, then the datastore's (acquire_disk of src/image/ImagePool.cc). Without DISK_TYPE a CD-ROM is described as a file.
+INHERITED = {"INHERIT_IMAGE_ATTR": _KEPT, "INHERIT_DATASTORE_ATTR": ("DISK_TYPE", *_KEPT)}
 
 
 def has_modes(release: Release) -> bool:

@@ -76,7 +76,7 @@ def test_each_thing_that_is_wrong_is_a_line_that_begins_with_its_part(machine: M
     lines = machine.check().output.splitlines()
 
     parts = [line.partition(": ")[0] for line in lines]
-    assert parts == ["oned.conf"] * 5 + ["vmm_execrc", "scripts", "socket", "oned", "broker"]
+    assert parts == ["oned.conf"] * 11 + ["vmm_execrc", "scripts", "socket", "oned", "broker"]
 
 
 def test_a_file_that_cannot_be_read_is_a_finding_too(machine: Machine) -> None:

@@ -95,6 +95,20 @@ def test_disk_type_is_inherited_even_where_somebody_took_that_away() -> None:
     assert unregistered(text) == before
 
 
+def test_what_disks_need_of_how_their_image_is_kept_is_inherited_from_image_and_datastore() -> None:
+    text = registered(ONED_CONF[7, 0], (7, 0))
+
+    for name in ("COMPRESSION", "PROVISIONING", "WIPE"):
+        for setting in ("INHERIT_IMAGE_ATTR", "INHERIT_DATASTORE_ATTR"):
+            line = f'{setting} = "ONELUN_{name}"\n'
+            assert text.count(line) == 1
+            assert findings(text.replace(line, ""), (7, 0)) == [
+                f"{setting} does not name ONELUN_{name}, which disks need: {RUN}"
+            ]
+    # A clone has the blocks of its image: asking a disk for others would be an error.
+    assert "ONELUN_VOLBLOCKSIZE" not in text
+
+
 RUN = "`onelun register --apply`"
 
 
