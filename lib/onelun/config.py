@@ -18,6 +18,7 @@ DEFAULT_PATH = "/etc/onelun/onelun.toml"
 # zfs(8): names of components; lvm(8): "Valid names".
 _DATASET = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*(?:/[A-Za-z0-9][A-Za-z0-9_.:-]*)*")
 _LVM_NAME = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]*")
+_ROLES = ("frontend", "nas", "compute")
 _NOT_ZERO = ("accept_s", "finish_s", "copy_s", "progress_s", "probe_s", "high_water", "per_host")
 
 
@@ -54,6 +55,7 @@ class Frontend(_Section, frozen=True, kw_only=True):
     """The front-end: `cloud` is this OpenNebula's UUID; `hosts` maps oned's names of hosts to compute agents."""
 
     cloud: str
+    broker_url: str | None = None
     opennebula_version: str | None = None
     socket: str = "/run/onelun/frontend.sock"
     nas: tuple[str, ...] = ()
@@ -112,6 +114,7 @@ class Nas(_Section, frozen=True, kw_only=True):
     """A NAS agent. `name` is the name of a service, not of a machine: it is part of every SOURCE."""
 
     name: str
+    broker_url: str | None = None
     state: str = "/var/lib/onelun/nas"
     exporter: Literal["lio", "tgt"] = "lio"
     tgt: Tgt | None = None
@@ -128,6 +131,7 @@ class Compute(_Section, frozen=True, kw_only=True):
     """
 
     name: str
+    broker_url: str | None = None
     state: str = "/var/lib/onelun/compute"
     run: str = "/run/onelun"
     devices: str = "/dev/onelun"
@@ -140,14 +144,24 @@ class Compute(_Section, frozen=True, kw_only=True):
     backups: str | None = None
 
 
+Role = Frontend | Nas | Compute
+
+
 class Config(_Section, frozen=True, kw_only=True):
-    """All of it. A machine has the sections of the roles that run on it."""
+    """All of it. A machine has the sections of the roles that run on it.
+
+    Each role is a user of the broker of its own: the second one on a machine has its URL in its section (`broker_url`).
+    """
 
     broker: Broker = Broker()
     limits: Limits = Limits()
     frontend: Frontend | None = None
     nas: Nas | None = None
     compute: Compute | None = None
+
+    def broker_of(self, role: Role) -> Broker:
+        """The broker as the user that this role is."""
+        return self.broker if role.broker_url is None else msgspec.structs.replace(self.broker, url=role.broker_url)
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -175,6 +189,10 @@ def load(environ: Mapping[str, str] = os.environ) -> Loaded:
         if variable in environ and (section == "broker" or section in document):
             document.setdefault(section, {})[key] = environ[variable]
             origin[f"{section}.{key}"] = variable
+    if "ONELUN_AMQP_URL" in environ:
+        for section in filter(lambda role: isinstance(document.get(role), dict), _ROLES):
+            document[section].pop("broker_url", None)
+            origin.pop(f"{section}.broker_url", None)
     try:
         config = msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
@@ -215,8 +233,10 @@ def _check(config: Config) -> None:
 
 
 def _check_broker_and_limits(config: Config) -> None:
-    if not config.broker.url.startswith(("amqp://", "amqps://")):
-        raise Rejected("broker.url must begin with amqp:// or amqps://")
+    urls = {f"{name}.broker_url": role.broker_url for name in _ROLES if (role := getattr(config, name)) is not None}
+    for key, url in {"broker.url": config.broker.url, **urls}.items():
+        if url is not None and not url.startswith(("amqp://", "amqps://")):
+            raise Rejected(f"{key} must begin with amqp:// or amqps://")
     if config.broker.heartbeat_s < 1:
         raise Rejected("broker.heartbeat_s must be 1 or more")
     for key, value in msgspec.structs.asdict(config.limits).items():

@@ -64,6 +64,7 @@ def test_every_value_says_where_it_came_from(written):
         ("[limits]\nhigh_water = 7\n", "limits.high_water"),
         ("[limits]\nper_host = 0\n", "limits.per_host"),
         ('[broker]\nurl = "http://x"\n', "broker.url"),
+        (FRONTEND + 'broker_url = "http://x"\n', r"frontend\.broker_url must begin with amqp://"),
         ("[broker]\nheartbeat_s = 0\n", "heartbeat_s"),
         (NAS.replace("/srv/tank", "tank"), "nas.pools.tank.path"),
         ('[compute]\nname = "node1"\ninitiator = "node1"\n', "compute.initiator"),
@@ -80,6 +81,19 @@ def test_each_kind_of_pool_has_its_own_settings(written):
 
     assert zfs.pools == {"tank": ZfsPool(dataset="tank/onelun", properties={"volblocksize": "16K"})}
     assert lvm.pools == {"tank": LvmPool(vg="vg0", thin_pool="thin")}
+
+
+def test_a_second_role_of_a_machine_is_a_user_of_the_broker_of_its_own(written):
+    url = '[broker]\nurl = "amqps://nas.nas1:a@192.0.2.1/"\nheartbeat_s = 7\n'
+    text = url + FRONTEND + 'broker_url = "amqps://frontend:b@192.0.2.1/"\n' + NAS
+
+    config = load(written(text)).config
+    told = load({**written(text), "ONELUN_AMQP_URL": "amqp://other:c@127.0.0.1/"}).config
+
+    assert config.broker_of(config.nas) == config.broker
+    assert config.broker_of(config.frontend).url == "amqps://frontend:b@192.0.2.1/"
+    assert config.broker_of(config.frontend).heartbeat_s == 7
+    assert told.broker_of(told.frontend).url == told.broker_of(told.nas).url == "amqp://other:c@127.0.0.1/"
 
 
 def test_a_missing_file_is_named():

@@ -54,7 +54,7 @@ async def _run(call: Call) -> Outcome:
 
 
 async def _perform(call: Call, config: Config, mine: Frontend) -> Outcome:
-    link = link_of(config)
+    link = link_of(config, mine)
     context = context_of(config, mine, Client(link, config.limits))
     try:
         await link.open()

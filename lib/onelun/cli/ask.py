@@ -37,7 +37,8 @@ def ask(node: str, request: str, fields: tuple[str, ...], within_s: float | None
 
 
 async def _ask(config: Config, node: str, request: Request, within_s: float | None) -> Reply:
-    broker, limits = config.broker, config.limits
+    # As the front-end, where this machine is one: agents ask little or nothing.
+    broker, limits = config.broker_of(config.frontend) if config.frontend else config.broker, config.limits
     link = Link(broker.url, name="ask", exchange=broker.exchange, heartbeat_s=broker.heartbeat_s)
     client = Client(link, limits)
     longest_s = limits.copy_s if BY_REQUEST[type(request)].copies else limits.finish_s

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import click
 
-from onelun.config import Config
+from onelun.config import Config, Role
 from onelun.deadline import Deadline
 from onelun.errors import OnelunError
 from onelun.rpc.link import Link
@@ -19,19 +19,22 @@ _PART_S = 30.0
 Part = Callable[[], Awaitable[list[str]]]
 
 
-def report(config: Config, name: str, parts: Mapping[str, Part]) -> None:
+def report(config: Config, mine: Role, name: str, parts: Mapping[str, Part], notes: Sequence[str] = ()) -> None:
     """Print one line for each thing that is wrong, beginning with its part, and exit with 1; or say that all is well.
 
+    `notes` are told after that: what is missing, and only some may ever want.
     The broker is tried as the agent `name`, without taking that name from an agent that serves.
     """
     # What parts meet on their way is in the sentences; without a handler warnings would go to stderr as well.
     logging.getLogger().addHandler(logging.NullHandler())
-    found = asyncio.run(_all({**parts, "broker": lambda: _broker(config, name)}))
+    found = asyncio.run(_all({**parts, "broker": lambda: _broker(config, mine, name)}))
     for part, sentence in found:
         click.echo(f"{part}: {sentence}")
     if found:
         raise click.exceptions.Exit(1)
     click.echo(f"{name} can serve: {', '.join((*parts, 'broker'))} checked")
+    for note in notes:
+        click.echo(note)
 
 
 async def _all(parts: Mapping[str, Part]) -> list[tuple[str, str]]:
@@ -47,8 +50,8 @@ async def _all(parts: Mapping[str, Part]) -> list[tuple[str, str]]:
     return found
 
 
-async def _broker(config: Config, name: str) -> list[str]:
-    broker = config.broker
+async def _broker(config: Config, mine: Role, name: str) -> list[str]:
+    broker = config.broker_of(mine)
     link = Link(broker.url, name=f"{name} check", exchange=broker.exchange, heartbeat_s=broker.heartbeat_s)
     try:
         await link.open()

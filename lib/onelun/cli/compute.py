@@ -34,13 +34,12 @@ def check() -> None:
     """Name what would stand in the way of serving: connector, broker. Changes nothing; exits with 1 when there is any."""
     config = loaded()
     mine = section(config.compute, "compute")
-    report(config, mine.name, {f"connector {mine.connector}": connector_of(mine).check})
+    report(config, mine, mine.name, {f"connector {mine.connector}": connector_of(mine).check})
 
 
 async def _serve(config: Config, mine: Compute) -> None:
-    link = Link(
-        config.broker.url, name=mine.name, exchange=config.broker.exchange, heartbeat_s=config.broker.heartbeat_s
-    )
+    broker = config.broker_of(mine)
+    link = Link(broker.url, name=mine.name, exchange=broker.exchange, heartbeat_s=broker.heartbeat_s)
     connector = connector_of(mine)
     agent = ComputeAgent(mine, config.limits, connector)
     try:

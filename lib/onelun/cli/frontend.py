@@ -50,7 +50,7 @@ def check() -> None:
     """Name what is wrong with registration, scripts, socket, hosts, pools and broker, and exit with 1 then. Changes nothing."""
     config = loaded()
     mine = section(config.frontend, "frontend")
-    report(config, "frontend", parts_of(config, mine, place_of(os.environ), _Calling(config)))
+    report(config, mine, "frontend", parts_of(config, mine, place_of(os.environ), _Calling(config, mine)))
 
 
 @frontend.command("adopt")
@@ -108,8 +108,9 @@ def _asked(config: Config, nas: str, request: Request, kind: type[_R]) -> _R:
 class _Calling:
     """An Asker with a connection of its own for each request: parts are looked at one by one, and some ask nobody."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, mine: Settings) -> None:
         self._config = config
+        self._mine = mine
 
     async def ask(
         self,
@@ -121,7 +122,7 @@ class _Calling:
         on_progress: Callable[[str], None] | None = None,
     ) -> Reply:
         """As the Asker's."""
-        link = link_of(self._config)
+        link = link_of(self._config, self._mine)
         client = Client(link, self._config.limits)
         try:
             await link.open()
@@ -132,7 +133,7 @@ class _Calling:
 
 
 async def _serve(config: Config, mine: Settings) -> None:
-    link = link_of(config)
+    link = link_of(config, mine)
     client = Client(link, config.limits)
     server = Frontend(context_of(config, mine, client))
     try:
@@ -144,11 +145,10 @@ async def _serve(config: Config, mine: Settings) -> None:
         await link.close()
 
 
-def link_of(config: Config) -> Link:
+def link_of(config: Config, mine: Settings) -> Link:
     """The front-end's connection to the broker, not opened yet."""
-    return Link(
-        config.broker.url, name="frontend", exchange=config.broker.exchange, heartbeat_s=config.broker.heartbeat_s
-    )
+    broker = config.broker_of(mine)
+    return Link(broker.url, name="frontend", exchange=broker.exchange, heartbeat_s=broker.heartbeat_s)
 
 
 def context_of(config: Config, mine: Settings, asker: Asker) -> Context:

@@ -18,6 +18,7 @@ from onelun.config import Config, Nas
 from onelun.errors import OnelunError
 from onelun.nas.agent import CATALOGUE, NasAgent
 from onelun.nas.catalogue import Catalogue
+from onelun.nas.formatting import Formatting
 from onelun.nas.identity import Identity, known_agent
 from onelun.nas.maintenance import Maintenance
 from onelun.rpc.client import Client
@@ -85,7 +86,8 @@ def check() -> None:
         f"pool {name}": partial(backend_of(name, pool).check, agent, None) for name, pool in mine.pools.items()
     }
     parts[f"exporter {mine.exporter}"] = exporter_of(mine).check
-    report(config, mine.name, {**parts, "maintenance": partial(_maintenance, mine)})
+    checked = {**parts, "maintenance": partial(_maintenance, mine)}
+    report(config, mine, mine.name, checked, Formatting(mine.name).lacking())
 
 
 @contextlib.contextmanager
@@ -111,9 +113,8 @@ async def _maintenance(mine: Nas) -> list[str]:
 
 
 async def _serve(config: Config, mine: Nas) -> None:
-    link = Link(
-        config.broker.url, name=mine.name, exchange=config.broker.exchange, heartbeat_s=config.broker.heartbeat_s
-    )
+    broker = config.broker_of(mine)
+    link = Link(broker.url, name=mine.name, exchange=broker.exchange, heartbeat_s=broker.heartbeat_s)
     client = Client(link, config.limits)
     backends = {name: backend_of(name, pool) for name, pool in mine.pools.items()}
     agent = NasAgent(mine.name, mine.state, backends, exporter_of(mine), client, config.limits, mine.default_pool)

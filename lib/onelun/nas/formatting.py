@@ -62,6 +62,18 @@ class Formatting:
                 package=tool.package,
             )
 
+    def lacking(self) -> list[str]:
+        """One sentence for each tool that is not installed, with the filesystems that are refused without it."""
+        refused: dict[_Tool, list[str]] = {}
+        for filesystem, tool in _TOOLS.items():
+            if shutil.which(tool.argv[0], path=self._path) is None:
+                refused.setdefault(_Tool(tool.argv[:1], tool.package), []).append(filesystem)
+        return [
+            f"without {tool.argv[0]} no image can be made with {', '.join(names)}:"
+            f" install the package {tool.package} if you want such"
+            for tool, names in refused.items()
+        ]
+
     async def format(self, backend: Backend, volume: Volume, filesystem: Filesystem, job: Job) -> None:
         """Make the filesystem on the building volume; its device is put away afterwards. Anew each time.
 

@@ -95,6 +95,22 @@ async def test_a_missing_tool_is_named_with_its_package_before_anything_is_made(
     assert os.listdir(tmp_path / "files") == [name for name in os.listdir(tmp_path / "files") if name.startswith(".")]
 
 
+def test_what_is_missing_is_known_before_anybody_asks_for_it(tmp_path):
+    for tool in ("mke2fs", "mkfs.xfs", "mkfs.vfat", "mkfs.ntfs", "mkswap"):
+        (tmp_path / tool).touch(mode=0o755)
+    some = Formatting("nas1", path=str(tmp_path)).lacking()
+    (tmp_path / "mke2fs").unlink()
+    (tmp_path / "mkfs.btrfs").touch(mode=0o755)
+    without = Formatting("nas1", path=str(tmp_path)).lacking()
+
+    assert some == [
+        "without mkfs.btrfs no image can be made with btrfs: install the package btrfs-progs if you want such"
+    ]
+    assert without == [
+        "without mke2fs no image can be made with ext2, ext3, ext4: install the package e2fsprogs if you want such"
+    ]
+
+
 async def test_a_cancelled_format_leaves_nothing(nas, monkeypatch):
     begun = asyncio.Event()
 
