@@ -7,8 +7,9 @@
 #   install.sh ROLE --check            what is missing, or would stand in the way of serving
 #   install.sh ROLE --uninstall [--purge]
 #
-# Every call may be repeated, and a later release is installed over an earlier one the same way. Nothing is started or enabled
-# without --now, no file of OpenNebula is changed, and a configuration that exists is never touched.
+# Every call may be repeated, and a later release is installed over an earlier one the same way: services that run are given it.
+# Nothing else is started or enabled without --now, no file of OpenNebula is changed, and of a configuration that exists no line is:
+# it is given a section of a role that is new on the machine.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -26,7 +27,7 @@ usage: install.sh --frontend | --nas | --compute [options]     (roles may be com
   --check                 name what is missing or would stand in the way; change nothing
   --uninstall             remove the role; configuration and state stay
   --purge                 with --uninstall: configuration and state of this machine too (volumes stay in their pools)
-  --now                   enable and start the services, or restart those that run
+  --now                   enable and start the services, or restart those that run (which a new release does by itself)
   --user, --group NAME    OpenNebula's user and group (oneadmin)
   --cloud UUID            the cloud's UUID on a second front-end: the same as on the first
   --opennebula-version V  the release, where remotes/VERSION does not tell
@@ -85,6 +86,7 @@ install)
 	install_program
 	for role in "${ROLES[@]}"; do install_role "$role"; done
 	reload_units
+	restart_running
 	if [ -n "$NOW" ]; then start_roles; fi
 	what_next
 	;;

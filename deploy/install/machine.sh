@@ -5,8 +5,8 @@ CONF=/etc/onelun
 UNITS=/etc/systemd/system
 STATE=/var/lib/onelun
 
-# What has the settings that this call made.
-MADE_SETTINGS=''
+# Roles whose units this call changed.
+CHANGED=()
 
 # packages_of ROLE: what it needs of the distribution whatever is configured. Engines are a choice; `onelun ROLE check` names theirs.
 packages_of() {
@@ -51,7 +51,9 @@ install_role() {
 	local unit=onelun-$1.service rendered
 	rendered=$(mktemp)
 	sed -e "s/^User=oneadmin$/User=$OWNER/" -e "s/^Group=oneadmin$/Group=$GROUP/" "$ROOT/deploy/systemd/$unit" >"$rendered"
+	PUT=''
 	put 644 "$rendered" "$BASE$UNITS/$unit"
+	if [ -n "$PUT" ]; then CHANGED+=("$1"); fi
 	rm -f "$rendered"
 	if [ "$1" = frontend ]; then put_scripts "$BASE$REMOTES"; fi
 	settle "$1"
@@ -86,18 +88,21 @@ known_cloud() {
 	{ cat "$BASE$CONF/onelun.toml" "$BASE$PREFIX/settings/frontend.toml" 2>/dev/null || true; } | sed -n 's/^cloud *= *"\([^"]*\)".*/\1/p' | sed 1q
 }
 
-# install_settings ROLE: the sample becomes the configuration where there is none; a section that an existing one lacks is told.
+# install_settings ROLE: the sample becomes the configuration where there is none; one that has no section of the role is given it
+# at its end, as a whole file by a rename. What is there already stays as it is, byte for byte.
 install_settings() {
-	local file=$BASE$CONF/onelun.toml
+	local file=$BASE$CONF/onelun.toml status=0
 	if [ ! -e "$file" ]; then
 		mkdir -p "$BASE$CONF"
 		(umask 077 && cp "$BASE$PREFIX/settings/$1.toml" "$file")
-		MADE_SETTINGS=1
-	elif [ -n "$MADE_SETTINGS" ]; then
-		# A machine with several roles has one file, with one section [broker].
-		{ echo && sed '1,/^$/d' "$BASE$PREFIX/settings/$1.toml"; } >>"$file"
+	else
+		has_section "$1" "$file" || status=$?
+		if [ "$status" = 2 ]; then
+			say "$CONF/onelun.toml is no TOML: mend it, and add a section [$1] as $PREFIX/settings/$1.toml shows it"
+		elif [ "$status" != 0 ]; then
+			add_section "$1" "$file"
+		fi
 	fi
-	if ! grep -q "^\[$1\]" "$file"; then say "$CONF/onelun.toml has no section [$1]: add it as $PREFIX/settings/$1.toml shows it"; fi
 	if [ "$1" = frontend ]; then
 		# It holds the broker's password, and the frontend and the scripts read it as OpenNebula's user.
 		if [ "$(id -u)" = 0 ]; then chgrp "$GROUP" "$BASE$CONF" "$file"; fi
@@ -106,20 +111,72 @@ install_settings() {
 	fi
 }
 
+# has_section ROLE FILE: 0 when it has, 1 when not, 2 when the file cannot be read as TOML.
+has_section() {
+	"$(base_python)" -I - "$@" <<-'END'
+		import sys, tomllib
+
+		role, path = sys.argv[1:]
+		try:
+		    with open(path, "rb") as file:
+		        sys.exit(role not in tomllib.load(file))
+		except (OSError, ValueError):
+		    sys.exit(2)
+	END
+}
+
+# add_section ROLE FILE: as the sample has it, and with the URL of its own user: [broker] is of the role that was there before.
+add_section() {
+	local file url sample=$BASE$PREFIX/settings/$1.toml
+	file=$(readlink -f "$2")
+	url=$(sed -n 's/^url = //p' "$sample")
+	(umask 077 && cp -p "$file" "$file.new")
+	{
+		# A last line without an end gets one.
+		if [ -n "$(tail -c 1 "$file")" ]; then echo; fi
+		echo
+		sed -e '1,/^$/d' "$sample" |
+			sed -e "s|^\\[$1\\]\$|&\\n# This role's user of the broker: [broker] above is another role's.\\nbroker_url = $url|"
+	} >>"$file.new"
+	mv -fT "$file.new" "$file"
+	say "$CONF/onelun.toml: a section [$1] was added at its end"
+}
+
 uninstall_role() {
 	local unit=onelun-$1.service
 	if [ -z "$BASE" ] && [ -d /run/systemd/system ]; then systemctl disable --now "$unit" >/dev/null 2>&1 || true; fi
 	rm -f "$BASE$UNITS/$unit" "$BASE$PREFIX/settings/$1.toml" "$BASE$PREFIX/roles/$1"
 	if [ "$1" = frontend ]; then rm -rf "$BASE$REMOTES/datastore/onelun" "$BASE$REMOTES/tm/onelun"; fi
+	forget_run "$1"
 	if [ -z "${PURGE:-}" ]; then
 		say "$1: removed; $CONF and $STATE are kept (--purge removes them too)"
 		return
 	fi
 	rm -rf "$BASE${STATE:?}/$1"
+	if [ "$1" = frontend ]; then forget_copies; fi
 	rmdir "$BASE$STATE" 2>/dev/null || true
 	if ! compgen -G "$BASE$PREFIX/roles/*" >/dev/null; then rm -rf "$BASE$CONF"; fi
 	say "$1: removed, with its configuration and state"
 }
+
+# forget_run ROLE: what a boot would clear; nobody's disk hangs on it (check_unused).
+forget_run() {
+	case $1 in
+	frontend)
+		# A compute agent may have its own there.
+		rm -f "$BASE/run/onelun/frontend.sock" "$BASE/run/onelun/frontend.sock.lock"
+		rmdir "$BASE/run/onelun" 2>/dev/null || true
+		;;
+	compute)
+		rm -rf "$BASE/run/onelun-compute"
+		if [ ! -e "$BASE$PREFIX/roles/frontend" ]; then rm -rf "$BASE/run/onelun"; fi
+		if [ -z "$BASE" ]; then find /dev/onelun -depth -type d -empty -delete 2>/dev/null || true; fi
+		;;
+	esac
+}
+
+# forget_copies: what `onelun register` kept of OpenNebula's files, which are again as they were.
+forget_copies() { rm -f "$BASE$ONE_ETC"/oned.conf.before-onelun-* "$BASE$ONE_ETC"/vmm_exec/vmm_execrc.before-onelun-*; }
 
 # check_unused ROLE: nobody's disks hang on what is about to go.
 check_unused() {
@@ -132,6 +189,19 @@ check_unused() {
 }
 
 reload_units() { if [ -z "$BASE" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi; }
+
+# restart_running: what runs of an earlier release is given this one, whichever role it is: all have the same program.
+restart_running() {
+	local role
+	if [ -n "$BASE" ] || [ ! -d /run/systemd/system ]; then return; fi
+	for role in "$PREFIX"/roles/*; do
+		role=${role##*/}
+		# --now does it anyway.
+		if [ -n "$NOW" ] && wants "$role"; then continue; fi
+		case " ${PROGRAM_CHANGED:+$role} ${CHANGED[*]} " in *" $role "*) ;; *) continue ;; esac
+		systemctl try-restart "onelun-$role.service" || fail "onelun-$role does not start again: \`journalctl -u onelun-$role\` says why"
+	done
+}
 
 start_roles() {
 	local role

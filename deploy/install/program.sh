@@ -14,6 +14,9 @@ put() {
 	cp "$2" "$3.new"
 	chmod "$1" "$3.new"
 	mv -fT "$3.new" "$3"
+	# Who wants to know whether there was anything to do empties it before.
+	# shellcheck disable=SC2034
+	PUT=1
 }
 
 # requirements: the Python packages that setup.cfg names, one a line.
@@ -25,6 +28,9 @@ requirements() {
 checksum() { cat "$@" | cksum; }
 
 tree_files() { (cd "$ROOT/lib" && find onelun -type f ! -name '*.pyc' ! -path '*/__pycache__/*' | LC_ALL=C sort | sed "s#^#$ROOT/lib/#"); }
+
+# Whether this call changed the program.
+PROGRAM_CHANGED=''
 
 install_program() {
 	local python needs made files new=$BASE$PREFIX/.new-venv
@@ -47,11 +53,21 @@ install_program() {
 		rm -rf "$BASE$PREFIX/.old-venv"
 		if [ -d "$BASE$PREFIX/venv" ]; then mv -T "$BASE$PREFIX/venv" "$BASE$PREFIX/.old-venv"; fi
 		mv -T "$new" "$BASE$PREFIX/venv"
+		# shellcheck disable=SC2034 # restart_running reads it
+		PROGRAM_CHANGED=1
 	fi
 	rm -rf "$BASE$PREFIX/.old-venv"
 	mkdir -p "$(dirname "$BASE$COMMAND")"
 	if [ "$(readlink "$BASE$COMMAND")" != "$PREFIX/venv/bin/onelun" ]; then ln -sfn "$PREFIX/venv/bin/onelun" "$BASE$COMMAND"; fi
 	put_scripts "$BASE$PREFIX/remotes"
+}
+
+# compile PYTHON TREE OPTION...: all modules below TREE. A package's files bear one time (SOURCE_DATE_EPOCH), and the compiled ones theirs.
+compile() {
+	local python=$1 tree=$2
+	shift 2
+	if [ -n "${SOURCE_DATE_EPOCH:-}" ]; then find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +; fi
+	"$python" -I -m compileall -q --invalidation-mode timestamp "$@" "$tree" || fail "cannot compile $tree"
 }
 
 # make_environment PYTHON DIR: what onelun needs, without onelun.
@@ -67,6 +83,7 @@ make_environment() {
 	# What installs packages has no place in an environment that only changes as a whole.
 	"$2/bin/python" -m pip uninstall --disable-pip-version-check -y -q setuptools pip >"$log" 2>&1 || fail "$(tail -n 2 "$log")"
 	find "$2/bin" -mindepth 1 ! -name 'python*' -delete
+	sed -i '/^\.\.\/\.\.\/\.\.\/bin\//d' "$2"/lib/python3.*/site-packages/*.dist-info/RECORD
 	rm -f "$log"
 }
 
@@ -80,7 +97,7 @@ put_package() {
 	chmod 755 "$2/bin/onelun"
 	printf 'home = /usr/bin\ninclude-system-site-packages = false\nversion = %s\n' \
 		"$("$1" -c 'import platform; print(platform.python_version())')" >"$2/pyvenv.cfg"
-	"$2/bin/python" -I -m compileall -q -s "$2" -p "$PREFIX/venv" "$site" || fail "cannot compile $site"
+	compile "$2/bin/python" "$site" -s "$2" -p "$PREFIX/venv"
 	chmod -R u=rwX,go=rX "$2"
 }
 
@@ -100,7 +117,7 @@ put_scripts() {
 		chmod 755 "$1/$room/onelun"
 		if ! compgen -G "$1/$room/onelun/*.py" >/dev/null; then continue; fi
 		# By the interpreter that the scripts name: each has a form of its own.
-		/usr/bin/python3 -I -m compileall -q ${BASE:+-s "$BASE"} "$1/$room/onelun" || fail "cannot compile $1/$room/onelun"
+		compile /usr/bin/python3 "$1/$room/onelun" ${BASE:+-s "$BASE"}
 	done
 }
 

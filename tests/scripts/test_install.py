@@ -161,13 +161,43 @@ def test_a_repeat_changes_nothing(installed: Machine) -> None:
 def test_what_an_operator_wrote_stays(another: Machine) -> None:
     machine = another
     machine.settings.parent.mkdir()
-    machine.settings.write_text(f'[frontend]\ncloud = "{UUID}" # ours\n')
+    machine.settings.write_text(f'[frontend]\ncloud = "{UUID}" # ours')
 
-    said = machine.install("--frontend", "--compute")
+    said = machine.install("--frontend")
 
-    assert machine.settings.read_text() == f'[frontend]\ncloud = "{UUID}" # ours\n'
-    assert "/etc/onelun/onelun.toml has no section [compute]" in said
+    assert machine.settings.read_text() == f'[frontend]\ncloud = "{UUID}" # ours'
     assert f"--cloud {UUID}" in said, "the other front-ends get the same"
+
+
+def test_a_role_that_comes_later_gets_a_section_and_a_broker_user_of_its_own(another: Machine) -> None:
+    machine = another
+    machine.settings.parent.mkdir()
+    ours = f'[broker]\nurl = "amqp://frontend:secret@127.0.0.1/"\n[frontend]\ncloud = "{UUID}" # ours'
+    machine.settings.write_text(ours)
+    machine.settings.chmod(0o640)
+
+    said = machine.install("--compute")
+    once = machine.settings.read_text()
+    machine.install("--compute", "--frontend")
+
+    assert "/etc/onelun/onelun.toml: a section [compute] was added at its end" in said
+    assert once.startswith(f"{ours}\n\n[compute]\n")
+    assert machine.settings.read_text() == once
+    assert machine.settings.stat().st_mode & 0o777 == 0o640
+    shown = machine.onelun("config", "show")
+    assert "broker.url = 'amqp://frontend:***@127.0.0.1/'" in shown
+    assert re.search(r"compute\.broker_url = 'amqp://compute\.[^:]+:\*\*\*@FRONT-END:5672/%2F'", shown)
+
+
+def test_a_configuration_that_is_no_toml_is_left_as_it_is(another: Machine) -> None:
+    machine = another
+    machine.settings.parent.mkdir()
+    machine.settings.write_text("[frontend\n")
+
+    said = machine.install("--nas")
+
+    assert "/etc/onelun/onelun.toml is no TOML: mend it, and add a section [nas]" in said
+    assert machine.settings.read_text() == "[frontend\n"
 
 
 def test_one_machine_may_have_all_roles_and_leaves_no_trace(tmp_path: Path, wheels: Path) -> None:
@@ -188,7 +218,7 @@ def test_one_machine_may_have_all_roles_and_leaves_no_trace(tmp_path: Path, whee
     assert machine.settings.exists(), "without --purge the settings stay"
     machine.install("--frontend", "--nas", "--compute", "--uninstall", "--purge")
     machine.install("--frontend", "--nas", "--compute", "--uninstall", "--purge")
-    left = {path for path in machine.everything() if path not in before and ".before-onelun-" not in path}
+    left = {path for path in machine.everything() if path not in before}
     assert left <= {"opt", "usr", "usr/bin", "var/lib/onelun"}
     assert machine.oned_conf.read_text() == ONED_CONF[7, 0]
 
@@ -254,12 +284,29 @@ def test_a_machine_that_is_below_one_location_is_served_there(another: Machine) 
     assert "frontend.datastores = '/srv/var/datastores'" in machine.onelun("config", "show")
 
 
-def test_packages_hold_a_role_each_and_the_program_once(tmp_path: Path, wheels: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
-    subprocess.run([str(CHECKOUT / "scripts/package"), str(tmp_path)], env=environment, check=True, timeout=280)
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Path:
+    return package(tmp_path_factory.mktemp("packages"), wheels)
 
+
+def package(directory: Path, wheels: Path) -> Path:
+    environment = {"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    subprocess.run([str(CHECKOUT / "scripts/package"), str(directory)], env=environment, check=True, timeout=280)
+    return directory
+
+
+@pytest.mark.timeout(600)
+def test_the_same_tree_makes_the_same_packages(packages: Path, tmp_path: Path, wheels: Path) -> None:
+    again = package(tmp_path, wheels)
+
+    made = {path.name: path.read_bytes() for path in packages.iterdir()}
+    assert len(made) == 4
+    assert {path.name for path in again.iterdir() if path.read_bytes() != made[path.name]} == set()
+
+
+def test_packages_hold_a_role_each_and_the_program_once(packages: Path) -> None:
     held = {}
-    for package in tmp_path.glob("*.deb"):
+    for package in packages.glob("*.deb"):
         listed = subprocess.run(["dpkg-deb", "-c", str(package)], capture_output=True, text=True, check=True).stdout
         held[package.name.split("_")[0]] = {line.split(maxsplit=5)[5] for line in listed.splitlines()}
 
