@@ -15,7 +15,7 @@ from tests.support.lab.apart import fork_inside, wait_for
 from tests.support.lab.calls import answers, pass_through
 from tests.support.lab.front import environment
 from tests.support.lab.machine import KINDS, Guest, machine
-from tests.support.lab.place import FRONT, GUESTS, HOSTS, Lab, LabError, default_dir
+from tests.support.lab.place import FRONT, HOSTS, MACHINES, Lab, LabError, default_dir
 from tests.support.lab.single import run_once
 from tests.support.lab.startup import Variant, up
 from tests.support.lab.suites import run_all
@@ -24,7 +24,7 @@ from tests.support.sandbox.place import SandboxError
 
 _STARTED = time.monotonic()
 _number = click.option("--id", "number", type=int, help="Which lab, 0 to 38.")
-_guest = click.argument("host", type=click.Choice(GUESTS))
+_guest = click.argument("host", type=click.Choice(MACHINES))
 
 
 def say(text: str) -> None:
@@ -74,6 +74,9 @@ def run_(kind: str, argv: tuple[str, ...], disks: tuple[str, ...], memory: int, 
 @click.option("--finish-s", type=float, help="How long an action may take that copies nothing; 120 s unless told.")
 @click.option("--accept-s", type=float, help="How long a caller waits until its request is taken; 5 s unless told.")
 @click.option("--bare", is_flag=True, help="Guests, pool and services only: no broker, agents, frontend.")
+@click.option(
+    "--clean", is_flag=True, help="Nothing of onelun's in any guest, and one more, `one`; broker and pool are there."
+)
 def up_(
     number: int | None,
     owner: int | None,
@@ -85,12 +88,13 @@ def up_(
     *,
     anywhere: bool,
     bare: bool,
+    clean: bool,
 ) -> None:
     """Start nas1, node1, node2 on a bridge of their own, and onelun on them."""
     if number is not None and number not in range(39):
         raise LabError("a lab's number is 0 to 38")
     limits = {name: value for name, value in (("finish_s", finish_s), ("accept_s", accept_s)) if value is not None}
-    place = up(None if anywhere else number or 0, owner, Variant(engine, exporter, bare, memory, limits), say)
+    place = up(None if anywhere else number or 0, owner, Variant(engine, exporter, bare, memory, limits, clean), say)
     if anywhere:
         click.echo(place.number)
     say(f"lab {place.number} is up in {place.dir}")
@@ -126,7 +130,7 @@ def env(number: int | None) -> None:
 def kill_(number: int | None, host: str) -> None:
     """Cut the power of HOST."""
     place = _standing(number)
-    _inside(place, lambda: guests.kill(record.guests(place)[host]))
+    _inside(place, lambda: guests.kill(_guest_of(place, host)))
 
 
 @lab.command("reboot")
@@ -141,7 +145,7 @@ def reboot_(number: int | None, host: str, *, clean: bool) -> None:
         (guests.stop if clean else guests.kill)(guest)
         guests.wait(guest, guests.start(guest, record.read(place)["root"]))
 
-    _inside(place, lambda: reboot(record.guests(place)[host]))
+    _inside(place, lambda: reboot(_guest_of(place, host)))
 
 
 @lab.command("cut")
@@ -150,7 +154,7 @@ def reboot_(number: int | None, host: str, *, clean: bool) -> None:
 def cut_(number: int | None, host: str) -> None:
     """Pull the cable of HOST; commands still reach it."""
     place = _standing(number)
-    _inside(place, lambda: cables.cut(record.guests(place)[host]))
+    _inside(place, lambda: cables.cut(_guest_of(place, host)))
 
 
 @lab.command("heal")
@@ -159,7 +163,7 @@ def cut_(number: int | None, host: str) -> None:
 def heal_(number: int | None, host: str) -> None:
     """Plug it in again."""
     place = _standing(number)
-    _inside(place, lambda: cables.heal(record.guests(place)[host]))
+    _inside(place, lambda: cables.heal(_guest_of(place, host)))
 
 
 @lab.command("down")
@@ -178,7 +182,7 @@ def status_(number: int | None) -> None:
 
     def show() -> int:
         silent = 0
-        for name in GUESTS:
+        for name in record.guests(place):
             process = record.process_of(place, name)
             state = "answers" if process and answers(place, name) else "is silent" if process else "is off"
             silent += state != "answers"
@@ -213,6 +217,13 @@ def _meant(number: int | None) -> Sequence[Lab]:
     if number is not None:
         return [Lab(number, default_dir(number))]
     return list({place.number: place for place in (Lab(0, default_dir(0)), *record.abandoned())}.values())
+
+
+def _guest_of(place: Lab, host: str) -> Guest:
+    guests = record.guests(place)
+    if host not in guests:
+        raise LabError(f"lab {place.number} has no {host}: {', '.join(guests)}")
+    return guests[host]
 
 
 def _standing(number: int | None) -> Lab:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol, cast
 
-from tests.support.lab.place import CHECKOUT, GUESTS, Lab, LabError, mac
+from tests.support.lab.place import CHECKOUT, MACHINES, Lab, LabError, mac
 
 Say = Callable[[str], None]
 KINDS = ("uml", "qemu")
@@ -36,12 +36,12 @@ class Guest:
     @property
     def tap(self) -> str:
         """The cable among the hosts; its bridge lets go of it when it is cut."""
-        return f"tap{GUESTS.index(self.name)}"
+        return f"tap{MACHINES.index(self.name)}"
 
     @property
     def agent_tap(self) -> str:
         """The lab's own cable, which is never cut."""
-        return f"own{GUESTS.index(self.name)}"
+        return f"own{MACHINES.index(self.name)}"
 
     @property
     def mac(self) -> str:

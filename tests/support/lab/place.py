@@ -13,9 +13,12 @@ IDS = range(39)
 NAS = "nas1"
 NODES = ("node1", "node2")
 GUESTS = (NAS, *NODES)
+# OpenNebula's machine, in a lab whose guests have nothing of onelun.
+ONE = "one"
+MACHINES = (*GUESTS, ONE)
 FRONT = "front"
-HOSTS = (FRONT, *GUESTS)
-_LAST_BYTE = {FRONT: 1, NAS: 11, "node1": 21, "node2": 22}
+HOSTS = (FRONT, *MACHINES)
+_LAST_BYTE = {FRONT: 1, ONE: 2, NAS: 11, "node1": 21, "node2": 22}
 AGENT_PORT = 7001
 
 
@@ -75,8 +78,10 @@ __all__ = [
     "GUESTS",
     "HOSTS",
     "IDS",
+    "MACHINES",
     "NAS",
     "NODES",
+    "ONE",
     "Lab",
     "LabError",
     "cache",

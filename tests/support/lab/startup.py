@@ -17,7 +17,7 @@ from tests.support.lab.calls import check
 from tests.support.lab.front import start_agent, start_broker, start_frontend, wait_for_roles
 from tests.support.lab.guests import start, wait
 from tests.support.lab.machine import Guest, Say, machine
-from tests.support.lab.place import NAS, NODES, Lab, LabError
+from tests.support.lab.place import NAS, NODES, ONE, Lab, LabError
 from tests.support.lab.roles import compute_settings, configure, configure_front, frontend_settings, nas_settings
 from tests.support.lab.teardown import down
 from tests.support.sandbox.processes import look, run, wait_until
@@ -28,28 +28,42 @@ UPPER = "4G"
 
 @dataclass(frozen=True)
 class Variant:
-    """How a lab may be: the engine of the NAS's pool (lvm, zfs), its exporter (lio, tgt), [limits]; `bare` has no onelun."""
+    """How a lab may be: the engine of the NAS's pool (lvm, zfs), its exporter (lio, tgt), [limits].
+
+    `bare` has no onelun; in a `clean` one no guest has anything of it, and a front-end is a guest as well.
+    """
 
     engine: str = "lvm"
     exporter: str = "lio"
     bare: bool = False
     memory_mib: int = 512
     limits: Mapping[str, float] = field(default_factory=dict)
+    clean: bool = False
 
     def guests(self, lab: Lab) -> list[Guest]:
-        """nas1 and the nodes."""
+        """nas1 and the nodes, and `one` where a front-end is installed."""
+        clean = {"clean": "1"} if self.clean else {}
         services = {"services": "tgtd"} if self.exporter == "tgt" else {}
         kind, more = ("qemu", 256) if self.engine == "zfs" else ("uml", 0)
         nas = Guest(
             *(lab, NAS, kind, self.memory_mib + more),
             disks=(lab.path("disks", "nas1-data"),),
             upper=lab.path("disks", "nas1"),
-            settings=services,
+            settings=services | clean,
         )
         nodes = [
-            Guest(lab, name, "uml", self.memory_mib, upper=lab.path("disks", name), settings={"services": "iscsid"})
+            Guest(
+                lab,
+                name,
+                "uml",
+                self.memory_mib,
+                upper=lab.path("disks", name),
+                settings={"services": "iscsid"} | clean,
+            )
             for name in NODES
         ]
+        if self.clean:
+            nodes.append(Guest(lab, ONE, "uml", self.memory_mib, upper=lab.path("disks", ONE), settings=clean))
         return [nas, *nodes]
 
 
@@ -142,6 +156,8 @@ def _build(lab: Lab, variant: Variant, root: str, say: Say) -> None:
             return
         users = urls.result()
     say("broker answers")
+    if variant.clean:
+        return
     limits = {"limits": dict(variant.limits)}
     nas = {"broker": {"url": users[f"nas.{NAS}"]}, **limits, "nas": nas_settings(lab, variant.engine, variant.exporter)}
     configure(lab, NAS, nas)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tests.support.lab.machine import Guest, Say
-from tests.support.lab.place import CHECKOUT, GUESTS
+from tests.support.lab.place import CHECKOUT, MACHINES
 
 
 class UserModeLinux:
@@ -48,7 +48,7 @@ class UserModeLinux:
 def _core(guest: Guest) -> int:
     """The one core for a guest: its kernel and its processes take turns, and over two, each turn waits for a core to wake."""
     cores = sorted(os.sched_getaffinity(0))
-    return cores[GUESTS.index(guest.name) % len(cores)]
+    return cores[MACHINES.index(guest.name) % len(cores)]
 
 
 def kernel(root: str) -> str:

@@ -1,0 +1,197 @@
+#!/usr/bin/env bats
+# Installing as docs/install.md says, on guests that have nothing of onelun: a NAS with LVM and a front-end by install.sh, two
+# hosts by the Debian packages. A disk's life with what was installed, a newer release, and no trace after all is removed.
+#
+# Guests reach no package index: the Python packages come as wheels, which docs/install.md has as a way. They have no systemd: what
+# stands for it starts what the installed units say (guest/systemctl).
+
+load lab.bash
+
+export ONELUN_DATASTORES=/var/lib/one/datastores ONELUN_SAFE_DIR=/var/tmp
+DISK=/var/lib/one//datastores/103/0/disk.0
+
+setup_file() {
+	lab_up --clean
+	export ONELUN_DATASTORES=/var/lib/one/datastores
+	# Users and files that OpenNebula's packages bring.
+	local host
+	for host in one node1 node2; do
+		expects 0 "$host" sh -ec '
+			groupadd -g 9869 oneadmin
+			useradd -u 9869 -g 9869 -d /var/lib/one -M oneadmin
+			install -d -o oneadmin -g oneadmin /var/lib/one /var/lib/one/datastores'
+	done
+	opennebula install
+	for host in one nas1 node1 node2; do traces "$host" >"$BATS_FILE_TMPDIR/before.$host"; done
+}
+
+teardown_file() { lab_down; }
+
+# opennebula VERB...: of tests/lab/opennebula.py, on the front-end.
+opennebula() { expects 0 one env PYTHONPATH=/checkout PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 /checkout/tests/lab/opennebula.py "$@"; }
+
+# traces HOST: every path with its type, owner, group, mode and what a link leads to; the contents of OpenNebula's own files. What
+# Debian's package tools remember of each package that ever was there is theirs.
+traces() {
+	expects 0 "$1" sh -ec '
+		for place in / /run /dev; do
+			find "$place" -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /checkout -o -path /root \
+				-o -path /run/lab -o -path /run/lab-lower -o -path /run/udev -o -path /run/lock -o -path /run/sudo \
+				-o -path /var/log -o -path /var/cache/apt -o -path /var/lib/apt -o -path /var/lib/dpkg \
+				-o -path /dev/mapper -o -path /dev/onelun -o -path /dev/disk -o -path "/dev/dm-*" \) -prune \
+				-o -printf "%p %y %u %g %m %l\n"
+		done | LC_ALL=C sort
+		dpkg-query -W -f "\${Package} \${Status}\n"
+		if [ -d /etc/one ]; then find /etc/one -type f -exec sha256sum {} +; fi
+		find /dev/onelun -mindepth 2 2>/dev/null || true'
+	# shellcheck disable=SC2154 # bats sets it
+	printf '%s\n' "$output"
+}
+
+# copied HOST FILE: there as /root/FILE, unpacked.
+copied() { on "$1" sh -ec "mkdir -p /root/$2 && tar -C /root/$2 -x" <"$BATS_FILE_TMPDIR/$2.tar"; }
+
+# configured HOST FILE: what an operator writes with an editor: /etc/onelun/onelun.toml by the sed script on stdin.
+configured() { on "$1" sed -i -f - /etc/onelun/onelun.toml; }
+
+# url NAME: as `onelun broker setup` wrote it.
+url() { cat "$ONELUN_LAB_DIR/etc/broker/$1.url"; }
+
+as_oneadmin() { on one runuser -u oneadmin -- "$@"; }
+
+# action STATUS SCRIPT ARGUMENT...: as oned runs it, below remotes; stdin goes to it.
+action() {
+	local expected=$1 script=$2
+	shift 2
+	run --separate-stderr as_oneadmin "/var/lib/one/remotes/$script" "$@"
+	# shellcheck disable=SC2154 # bats sets it
+	if [ "$status" != "$expected" ]; then
+		printf '%s %s\nstatus %s, expected %s\n%s\n' "$script" "$*" "$status" "$expected" "$stderr" >&2
+		return 1
+	fi
+}
+
+image_action() {
+	document "${@:2}" | base64 -w0 >"$BATS_TEST_TMPDIR/stdin"
+	action 0 "datastore/onelun/$1" "$2" <"$BATS_TEST_TMPDIR/stdin"
+}
+
+@test "a NAS, two hosts and a front-end are installed within ten minutes, and every check finds nothing" {
+	# Before the clock starts: what an operator's mirror of packages has.
+	git -C "$CHECKOUT" ls-files -z | tar -C "$CHECKOUT" -c --null -f "$BATS_FILE_TMPDIR/onelun.tar" -T -
+	mkdir "$BATS_FILE_TMPDIR/wheels"
+	PYTHONPATH=$CHECKOUT "$CHECKOUT/.venv/bin/python" -c 'import sys, pathlib, tests.support.wheels as wheels
+wheels.write_wheels(["pika", "lxml", "click", "msgspec", "rich", "rtslib-fb"], pathlib.Path(sys.argv[1]))' "$BATS_FILE_TMPDIR/wheels"
+	tar -C "$BATS_FILE_TMPDIR/wheels" -cf "$BATS_FILE_TMPDIR/wheels.tar" .
+	PIP_NO_INDEX=1 PIP_FIND_LINKS=$BATS_FILE_TMPDIR/wheels "$CHECKOUT/scripts/package" "$BATS_FILE_TMPDIR/packages"
+	tar -C "$BATS_FILE_TMPDIR/packages" -cf "$BATS_FILE_TMPDIR/packages.tar" .
+	local started=$SECONDS host
+
+	for host in nas1 one; do
+		copied "$host" onelun
+		copied "$host" wheels
+	done
+	for host in node1 node2; do copied "$host" packages; done
+	LIMIT=500 expects 0 nas1 sh -c 'cd /root/onelun && PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels ./install.sh --nas' 3>&- &
+	local nas=$!
+	LIMIT=500 expects 0 one sh -c 'cd /root/onelun && PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels ./install.sh --frontend' 3>&- &
+	local one=$!
+	for host in node1 node2; do
+		LIMIT=300 expects 0 "$host" sh -c 'cd /root/packages && apt-get install -qy --no-install-recommends ./onelun_*.deb ./onelun-compute_*.deb'
+	done
+	wait "$nas"
+	wait "$one"
+
+	configured nas1 <<-END
+		s|^url = .*|url = "$(url nas.nas1)"|
+		s|^address = .*|address = "$(address nas1)"|
+		s|^backend = "zfs"|backend = "lvm"|
+		s|^dataset = .*|vg = "onelun"\nthin_pool = "thin"|
+	END
+	for host in node1 node2; do configured "$host" <<<"s|^url = .*|url = \"$(url "compute.$host")\"|"; done
+	configured one <<-END
+		s|^url = .*|url = "$(url frontend | sed "s/127.0.0.1:/$(address front):/")"|
+		s|^nas = .*|nas = ["nas1"]|
+		\$a "node1" = "node1"
+		\$a "node2" = "node2"
+	END
+
+	# Nothing runs yet that could have been forgotten.
+	expects 1 one onelun frontend check
+	[[ $output == *"oned.conf: "* && $output == *"socket: no frontend serves"* ]]
+	expects 0 nas1 onelun nas check
+	[[ $output == "nas1 can serve: pool tank, exporter lio, broker checked"* ]]
+	[[ $output == *"without mkfs.btrfs no image can be made with btrfs: install the package btrfs-progs"* ]]
+	expects 0 nas1 systemctl enable --now onelun-nas
+	for host in node1 node2; do
+		expects 0 "$host" onelun compute check
+		[ "$output" = "$host can serve: connector iscsi, broker checked" ]
+		expects 0 "$host" systemctl enable --now onelun-compute
+	done
+	expects 0 one systemctl enable --now onelun-frontend
+	expects 0 one onelun register
+	[[ $output == *"+TM_MAD_CONF"* ]]
+	expects 0 one onelun register --apply
+	on one sh -c 'PYTHONPATH=/checkout PYTHONDONTWRITEBYTECODE=1 setsid /usr/bin/python3 /checkout/tests/lab/opennebula.py \
+		serve node1 node2 >/var/log/oned.log 2>&1 & echo $! >/run/lab/oned.pid' </dev/null
+	eventually 30 on one grep -q serves /var/log/oned.log </dev/null
+
+	expects 0 one onelun frontend check
+	[[ $output == "frontend can serve: oned.conf, vmm_execrc, scripts, socket, oned, broker checked"* ]]
+	echo "# installed in $((SECONDS - started)) s" >&3
+	((SECONDS - started < 600))
+}
+
+@test "a disk lives with what was installed" {
+	image_action mkfs 3 64 FS=ext4
+	[ "$output" = nas1/tank/one-3 ]
+	action 0 tm/onelun/clone one:nas1/tank/one-3 "node1:$DISK" 0 102 </dev/null
+	expects 0 node1 sh -ec "fsck.ext4 -fn $DISK && stat -Lc %F $DISK && stat -c %U $DISK"
+	[[ $output == *"block special file"*oneadmin* ]]
+	action 0 tm/onelun/mv "node1:$DISK" "node2:$DISK" 0 102 </dev/null
+	expects 0 node2 fsck.ext4 -fn "$DISK"
+}
+
+@test "a newer release keeps what was configured, and what runs is given it" {
+	local host before
+	expects 0 nas1 sha256sum /etc/onelun/onelun.toml
+	before=$output
+	expects 0 nas1 sh -ec '
+		cat /run/lab/onelun-nas.pid
+		sed -i "s/^__version__ = .*/__version__ = \"0.9.9\"/" /root/onelun/lib/onelun/__init__.py
+		cd /root/onelun && PIP_FIND_LINKS=/nowhere ./install.sh --nas >/dev/null 2>&1
+		cat /run/lab/onelun-nas.pid
+		onelun --version'
+	[ "${#lines[@]}" = 3 ]
+	[ "${lines[0]}" != "${lines[1]}" ]
+	[[ ${lines[2]} == *0.9.9* ]]
+	expects 0 nas1 sha256sum /etc/onelun/onelun.toml
+	[ "$output" = "$before" ]
+	# And nothing is restarted that is up to date.
+	expects 0 nas1 sh -ec 'cat /run/lab/onelun-nas.pid; /root/onelun/install.sh --nas >/dev/null 2>&1; cat /run/lab/onelun-nas.pid'
+	[ "${lines[0]}" = "${lines[1]}" ]
+	# The VM's disk did not notice.
+	expects 0 node2 fsck.ext4 -fn "$DISK"
+	eventually 30 on one onelun frontend check </dev/null
+}
+
+@test "what is in use is not removed, and all is removed without a trace" {
+	expects 1 one /root/onelun/install.sh --frontend --uninstall
+	[[ $output == *"run \`onelun register --remove --apply\`"* ]]
+	expects 100 node2 apt-get purge -qy onelun-compute
+	[[ $output == *"disks are connected here"* ]]
+	expects 0 node2 fsck.ext4 -fn "$DISK"
+	action 0 tm/onelun/delete "node2:$DISK" 0 102 </dev/null
+	for host in node1 node2; do action 0 tm/onelun/delete "$host:${DISK%/*}" 0 103 </dev/null; done
+	image_action rm 3 64 SOURCE=nas1/tank/one-3
+
+	expects 0 one onelun register --remove --apply
+	expects 0 one sh -ec 'kill $(cat /run/lab/oned.pid); /root/onelun/install.sh --frontend --uninstall --purge'
+	for host in node1 node2; do expects 0 "$host" apt-get purge -qy onelun-compute onelun; done
+	expects 0 nas1 /root/onelun/install.sh --nas --uninstall --purge
+
+	for host in one nas1 node1 node2; do
+		traces "$host" >"$BATS_FILE_TMPDIR/after.$host"
+		diff -u "$BATS_FILE_TMPDIR/before.$host" "$BATS_FILE_TMPDIR/after.$host"
+	done
+}
