@@ -31,14 +31,15 @@ teardown_file() { lab_down; }
 opennebula() { expects 0 one env PYTHONPATH=/checkout PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 /checkout/tests/lab/opennebula.py "$@"; }
 
 # traces HOST: every path with its type, owner, group, mode and what a link leads to; the contents of OpenNebula's own files. What
-# Debian's package tools remember of each package that ever was there is theirs.
+# Debian's package tools remember of each package that ever was there is theirs, and devices are the pool's volumes.
 traces() {
+	# shellcheck disable=SC2016 # the guest's shell expands
 	expects 0 "$1" sh -ec '
 		for place in / /run /dev; do
 			find "$place" -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /checkout -o -path /root \
 				-o -path /run/lab -o -path /run/lab-lower -o -path /run/udev -o -path /run/lock -o -path /run/sudo \
 				-o -path /var/log -o -path /var/cache/apt -o -path /var/lib/apt -o -path /var/lib/dpkg \
-				-o -path /dev/mapper -o -path /dev/onelun -o -path /dev/disk -o -path "/dev/dm-*" \) -prune \
+				-o -path /dev/block -o -path /dev/mapper -o -path /dev/onelun -o -path /dev/disk -o -path "/dev/dm-*" \) -prune \
 				-o -printf "%p %y %u %g %m %l\n"
 		done | LC_ALL=C sort
 		dpkg-query -W -f "\${Package} \${Status}\n"
@@ -186,12 +187,15 @@ wheels.write_wheels(["pika", "lxml", "click", "msgspec", "rich", "rtslib-fb"], p
 	image_action rm 3 64 SOURCE=nas1/tank/one-3
 
 	expects 0 one onelun register --remove --apply
+	# shellcheck disable=SC2016 # as above
 	expects 0 one sh -ec 'kill $(cat /run/lab/oned.pid); /root/onelun/install.sh --frontend --uninstall --purge'
 	for host in node1 node2; do expects 0 "$host" apt-get purge -qy onelun-compute onelun; done
 	expects 0 nas1 /root/onelun/install.sh --nas --uninstall --purge
 
+	local left=0
 	for host in one nas1 node1 node2; do
 		traces "$host" >"$BATS_FILE_TMPDIR/after.$host"
-		diff -u "$BATS_FILE_TMPDIR/before.$host" "$BATS_FILE_TMPDIR/after.$host"
+		diff -u "$BATS_FILE_TMPDIR/before.$host" "$BATS_FILE_TMPDIR/after.$host" || left=1
 	done
+	[ "$left" = 0 ]
 }
