@@ -171,6 +171,8 @@ forget_run() {
 		rm -rf "$BASE/run/onelun-compute"
 		if [ ! -e "$BASE$PREFIX/roles/frontend" ]; then rm -rf "$BASE/run/onelun"; fi
 		if [ -z "$BASE" ]; then find /dev/onelun -depth -type d -empty -delete 2>/dev/null || true; fi
+		# iscsiadm makes it for its first record, and again when it needs it.
+		rmdir "$BASE/etc/iscsi/nodes" 2>/dev/null || true
 		;;
 	esac
 }

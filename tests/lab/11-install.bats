@@ -19,7 +19,7 @@ setup_file() {
 		expects 0 "$host" sh -ec '
 			groupadd -g 9869 oneadmin
 			useradd -u 9869 -g 9869 -d /var/lib/one -M oneadmin
-			install -d -o oneadmin -g oneadmin /var/lib/one /var/lib/one/datastores'
+			install -d -o oneadmin -g oneadmin /var/lib/one /var/lib/one/datastores /var/lib/one/datastores/103'
 	done
 	opennebula install
 	for host in one nas1 node1 node2; do traces "$host" >"$BATS_FILE_TMPDIR/before.$host"; done
