@@ -66,10 +66,11 @@ def adopt(place: str, name: str | None, image_id: int | None) -> None:
     that image is then allowed to remove it. What is open or mounted is refused.
     """
     config = loaded()
+    mine = section(config.frontend, "frontend")
     nas, pool, found = _parts(place)
-    owner = Owner(kind=Kind.IMAGE, cloud=section(config.frontend, "frontend").cloud, image_id=image_id)
+    owner = Owner(kind=Kind.IMAGE, cloud=mine.cloud, image_id=image_id)
     request = AdoptZvol(zvol=found, zpool=pool, name=name, owner=owner)
-    adopted = _asked(config, nas, request, ZvolAdopted)
+    adopted = _asked(config, mine, nas, request, ZvolAdopted)
     click.echo(f"{Source(nas, pool, adopted.zvol)} {-(-adopted.size_bytes // MIB)}")
 
 
@@ -81,9 +82,10 @@ def release(source: str) -> None:
     Prints what it is called in the pool's place from now on. Take its image out of OpenNebula with oneimage delete --force.
     """
     config = loaded()
+    mine = section(config.frontend, "frontend")
     nas, pool, volume = _parts(source)
-    request = ReleaseZvol(zvol=volume, zpool=pool, cloud=section(config.frontend, "frontend").cloud)
-    released = _asked(config, nas, request, ZvolReleased)
+    request = ReleaseZvol(zvol=volume, zpool=pool, cloud=mine.cloud)
+    released = _asked(config, mine, nas, request, ZvolReleased)
     click.echo(released.name or f"there is no volume {volume} in pool {pool}")
 
 
@@ -95,10 +97,10 @@ def _parts(text: str) -> tuple[str, str, str]:
     return nas, pool, name
 
 
-def _asked(config: Config, nas: str, request: Request, kind: type[_R]) -> _R:
+def _asked(config: Config, mine: Settings, nas: str, request: Request, kind: type[_R]) -> _R:
     deadline = Deadline.after(config.limits.finish_s)
     try:
-        reply = asyncio.run(_Calling(config).ask(nas, request, deadline=deadline))
+        reply = asyncio.run(_Calling(config, mine).ask(nas, request, deadline=deadline))
     except OnelunError as error:
         raise click.ClickException(error.sentence) from error
     assert isinstance(reply, kind)

@@ -86,7 +86,7 @@ def check() -> None:
         f"pool {name}": partial(backend_of(name, pool).check, agent, None) for name, pool in mine.pools.items()
     }
     parts[f"exporter {mine.exporter}"] = exporter_of(mine).check
-    checked = {**parts, "maintenance": partial(_maintenance, mine)}
+    checked: dict[str, Part] = {**parts, "maintenance": partial(_maintenance, mine)}
     report(config, mine, mine.name, checked, Formatting(mine.name).lacking())
 
 
