@@ -468,6 +468,28 @@ async def test_what_a_killed_command_left_suspended_goes_on_at_the_next_start(po
     assert await pool.read(volume, 0, len(OLD)) == OLD
 
 
+async def test_what_is_gone_from_an_adopted_volume_with_an_external_origin_is_not_taken_for_zeros(pool):
+    lvm("lvcreate", "--size", "8m", "--name", "outer", pool.vg)
+    output("sh", "-c", f"yes onelun | dd of=/dev/{pool.vg}/outer bs=64k count=1 iflag=fullblock conv=fsync,notrunc")
+    lvm("lvchange", "--activate", "n", f"{pool.vg}/outer")
+    lvm("lvchange", "--permission", "r", f"{pool.vg}/outer")
+    try:
+        lvm("lvcreate", "--type", "thin", "--thinpool", pool.thin_pool, "--name", "foreign", f"{pool.vg}/outer")
+        volume = await pool.backend.adopt("foreign", "legacy", new(), DISK)
+        await pool.write(volume, 0, NEW)
+        await pool.backend.snapshot(volume, "a")
+        await pool.discard(volume, 0, 64 << 10)
+        await pool.backend.snapshot(volume, "b")
+
+        extents = await pool.backend.changed(volume, "a", "b")
+
+        assert extents
+        assert all(extent.data for extent in extents)
+        await pool.backend.destroy(volume)
+    finally:
+        lvm("lvremove", "--force", f"{pool.vg}/outer")
+
+
 def held(pool):
     """Whether the pool holds a moment of its metadata, as the kernel tells it."""
     words = output("dmsetup", "status", f"{dm_name(pool)}-tpool").split()

@@ -37,7 +37,7 @@ class LvmChanges:
         for name, kept in ((since, before), (until, after)):
             if kept.lv not in numbers:
                 raise rules.no_snapshot(volume, name)
-        delta = Delta(after.facts.snapshot.size_bytes)
+        delta = Delta(after.facts.snapshot.size_bytes, zeros=not await self._external())
         devices = ("--snap1", numbers[before.lv], "--snap2", numbers[after.lv])
         async with self._moments.one() as metadata:
             argv = ("thin_delta", "--metadata-snap", *devices, metadata)
@@ -47,6 +47,14 @@ class LvmChanges:
         if result.status != 0:
             raise CommandFailed(result.failure("thin_delta"), command="thin_delta", status=result.status)
         return delta.extents()
+
+    async def _external(self) -> bool:
+        """Whether thin volumes of the group may show another LV where they have no chunk: adopted ones may be so.
+
+        Such an LV has a role of its own (lvs(8), lv_role; lvmthin(7), "Thin snapshots of an external origin").
+        """
+        rows = await self._pool.lvm.report("lvs", "lv_role", self._pool.vg)
+        return any("extthinorigin" in row["lv_role"] for row in rows)
 
 
 def _kept(volume: Volume, name: str, kept: Kept | None) -> Kept:

@@ -23,10 +23,14 @@ _KEPT = 8 * MAX_EXTENTS
 
 
 class Delta:
-    """Takes what thin_delta prints piece by piece; `size_bytes` is the later device's size."""
+    """Takes what thin_delta prints piece by piece; `size_bytes` is the later device's size.
 
-    def __init__(self, size_bytes: int) -> None:
+    Without `zeros`, a chunk that the later one has no more does not read as zeros: it shows what lies behind the device.
+    """
+
+    def __init__(self, size_bytes: int, *, zeros: bool = True) -> None:
         self._size_bytes = size_bytes
+        self._zeros = zeros
         self._rest = b""
         self._chunk_bytes: int | None = None
         self._found: list[Extent] = []
@@ -56,7 +60,7 @@ class Delta:
             elif name in _DATA:
                 assert self._chunk_bytes is not None
                 begin, length = (int(said[key]) * self._chunk_bytes for key in (b"begin", b"length"))
-                self._found.append(Extent(begin, length, _DATA[name]))
+                self._found.append(Extent(begin, length, _DATA[name] or not self._zeros))
             elif name == b"/superblock":
                 self._complete = True
             elif name not in (b"same", b"diff", b"/diff"):

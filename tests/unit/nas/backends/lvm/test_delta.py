@@ -45,6 +45,16 @@ def test_what_lies_elsewhere_is_data_and_what_is_gone_reads_as_zeros():
     assert told(PRINTED) == TOLD
 
 
+def test_what_is_gone_is_data_where_something_else_shows_through():
+    delta = Delta(SIZE, zeros=False)
+    delta.feed(PRINTED)
+
+    assert delta.extents() == [Extent(extent.offset, extent.length, data=True) for extent in TOLD[:1]] + [
+        Extent(20 * CHUNK, 6 * CHUNK, data=True),
+        TOLD[3],
+    ]
+
+
 def test_as_later_releases_write_it():
     later = PRINTED.replace(b'"/>', b'" />').replace(b"superblock uuid", b'superblock version="2" uuid')
 
