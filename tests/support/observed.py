@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
 from tests.support.sandbox.place import NAS, NODES, Place
 from tests.support.sandbox.processes import recorded, run
 from tests.support.sandbox.teardown import loops
@@ -20,6 +22,7 @@ from tests.support.sandbox.teardown import loops
 MIB = 1 << 20
 SWAP = "swap"
 _PAGE = 4096
+_READ_S = 30
 _TARGET = re.compile(r"iqn\.2026-11\.io\.onelun\.\w+:\w+\.([\w-]+)\.e[0-9]+")
 _INITIATOR = re.compile(r"^        iqn\.2026-11\.io\.onelun\.host:(\w+)$", re.MULTILINE)
 
@@ -182,8 +185,12 @@ def _devices(place: Place, host: str) -> list[str]:
     found = []
     for link in Path(f"/proc/{holder.pid}/root/dev/onelun").glob("*/*/*"):
         # The number in the name is the machine's; the host's own /dev is the same one.
-        with open(os.readlink(link), "rb") as device:
-            device.read(512)
+        # By another process: one whose agent died in the middle of it may never answer.
+        argv = ("dd", f"if={os.readlink(link)}", "of=/dev/null", "bs=512", "count=1", "status=none")
+        try:
+            subprocess.run(argv, timeout=_READ_S, check=True, capture_output=True)
+        except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+            pytest.fail(f"{link.name} on {host} cannot be read: {error}")
         found.append(link.name)
     return found
 
