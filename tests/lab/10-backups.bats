@@ -12,15 +12,15 @@ twice() {
 	"$@"
 }
 
-# document LAST: of VM 9, whose disk 1 is image 9; its backup's last increment is LAST.
-document() {
+# vm_after LAST: of VM 9, whose disk 1 is image 9; its backup's last increment is LAST.
+vm_after() {
 	printf '<VM><ID>9</ID><STATE>3</STATE><LCM_STATE>69</LCM_STATE><DEPLOY_ID>one-9</DEPLOY_ID><TEMPLATE><DISK><DISK_ID>1</DISK_ID><CLONE>NO</CLONE><SOURCE>nas1/tank/one-9</SOURCE></DISK></TEMPLATE><BACKUPS><BACKUP_CONFIG><MODE>INCREMENT</MODE><LAST_INCREMENT_ID>%s</LAST_INCREMENT_ID></BACKUP_CONFIG></BACKUPS></VM>' \
 		"$1" >"$BATS_TEST_TMPDIR/vm"
 }
 
 # backup STATUS ACTION LAST
 backup() {
-	document "$3"
+	vm_after "$3"
 	run_action "$1" "tm/onelun/$2" "host01:$DIRECTORY/9" 1 one-9 - 9 103 <"$BATS_TEST_TMPDIR/vm"
 }
 
@@ -68,7 +68,7 @@ backups_of_a_life() {
 	# The host's agent goes in the middle of it.
 	# shellcheck disable=SC2016 # as above
 	changed 'dd if=/dev/urandom of=$d bs=1M seek=10 count=30 oflag=direct status=none'
-	document 2
+	vm_after 2
 	"$CHECKOUT/tm/onelun/prebackup_live" "host01:$DIRECTORY/9" 1 one-9 - 9 103 \
 		<"$BATS_TEST_TMPDIR/vm" >"$BATS_TEST_TMPDIR/out" 2>&1 &
 	local action=$!
