@@ -18,7 +18,7 @@ held() { LIMIT=400 on front python "$CHECKOUT/tests/lab/held.py" "$@" node1 node
 # stamped HOST COUNT: so many of the volumes are there, each with what was written to it. One whose session the NAS
 # found dead is being connected anew, and is away meanwhile.
 stamped() {
-	eventually 60 on "$1" sh -c "timeout 60 python3 /checkout/tests/lab/writer.py stamped $2 /dev/onelun/nas1/tank/held-*" </dev/null
+	eventually 240 on "$1" sh -c "timeout 100 python3 /checkout/tests/lab/writer.py stamped $2 /dev/onelun/nas1/tank/held-*" </dev/null
 }
 
 # make_foreign: an operator's own volume, and target for node2, which a unit of the operator's makes at each boot.
