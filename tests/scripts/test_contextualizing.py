@@ -142,5 +142,5 @@ def test_a_system_datastore_without_any_pools_says_what_to_set(front: FrontEnd) 
     told = failed(front.run(system_monitor_call("7.5")))
 
     assert told.startswith(
-        "cannot monitor datastore 103: system datastore 103 does not say where volatile disks live: set"
+        "cannot monitor datastore 103: system datastore 103 does not say where volatile disks and checkpoints live: set"
     )
