@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 
 from onelun.errors import Busy, CommandFailed, Conflict, Rejected
 from onelun.model import Owner, Volume
@@ -33,6 +34,9 @@ class FileAdopting:
     def __init__(self, directory: PoolDirectory, tree: Tree) -> None:
         self._directory = directory
         self._tree = tree
+        # Steps run in threads. Data that is about to get or to lose a name is nothing for the tidying of another step: each
+        # would leave it the name that the other one takes.
+        self._naming = threading.Lock()
 
     def foreign(self, name: str) -> bool:
         """Whether a file of that name is in the pool's directory."""
@@ -44,7 +48,7 @@ class FileAdopting:
 
     def adopt(self, found: str, name: str, uuid: str, owner: Owner) -> Volume:
         """Make it a volume."""
-        with self._directory.owned() as root:
+        with self._naming, self._directory.owned() as root:
             self.tidy(root)
             self._check_kind(root, found)
             if found != name and _status(root, name) is not None:
@@ -67,7 +71,7 @@ class FileAdopting:
 
     def release(self, volume: Volume) -> str:
         """Give the data a name in the pool's directory, then remove the volume."""
-        with self._directory.owned() as root:
+        with self._naming, self._directory.owned() as root:
             entry = self._tree.by_uuid(root, volume.uuid, volume.name)
             rules.check_ready(volume, entry.volume if entry is not None else None)
             assert entry is not None
@@ -87,11 +91,11 @@ class FileAdopting:
 
     def finish(self) -> None:
         """End what an interruption left half done."""
-        with self._directory.owned() as root:
+        with self._naming, self._directory.owned() as root:
             self.tidy(root)
 
     def tidy(self, root: int) -> None:
-        """Take away what an interrupted adoption left: further names of data that has another one."""
+        """Take away what an interrupted adoption left: further names of data that has another one. The caller has the turn."""
         for entry in self._tree.entries(root):
             self._unname(root, entry)
         for name in os.listdir(root):

@@ -1,5 +1,7 @@
 """Adopting a file: what an interruption leaves, and what is refused."""
 
+import asyncio
+import contextlib
 import os
 import uuid as uuids
 
@@ -154,4 +156,28 @@ async def test_a_release_that_was_cut_off_is_ended_by_a_repeat(backend, tmp_path
     assert await backend.release(volume) == "mine.raw"
 
     assert visible(tmp_path) == ["mine.raw"]
+    assert (tmp_path / "mine.raw").read_bytes() == CONTENT
+
+
+async def test_a_release_keeps_its_data_while_another_file_is_adopted(backend, tmp_path, monkeypatch):
+    (tmp_path / "legacy").rename(tmp_path / "mine.raw")
+    volume = await backend.adopt("mine.raw", "mine", str(uuids.uuid4()), ADOPTED)
+    (tmp_path / "other").write_bytes(CONTENT)
+    loop = asyncio.get_running_loop()
+    adopting_other = []
+
+    def remove(*args):
+        """The data has both names here; the other file comes now."""
+        adopting = asyncio.run_coroutine_threadsafe(backend.adopt("other", "second", str(uuids.uuid4()), ADOPTED), loop)
+        adopting_other.append(adopting)
+        with contextlib.suppress(TimeoutError):
+            adopting.result(0.5)
+        monkeypatch.undo()
+        backend._steps.tree.remove(*args)
+
+    monkeypatch.setattr(backend._steps.tree, "remove", remove)
+    await backend.release(volume)
+    await asyncio.wrap_future(adopting_other[0])
+
+    assert visible(tmp_path) == ["mine.raw", "second"]
     assert (tmp_path / "mine.raw").read_bytes() == CONTENT
