@@ -42,7 +42,8 @@ class Adopting:
         """Make what lies in the pool's place an image's volume, or tell an adopted one whose it is."""
         backend = self._pools.backend(request.zpool)
         name = _checked(request.name or request.zvol, request.owner)
-        async with self._locks.hold(lock_name(backend, name)):
+        # What is found is adopted once: two names that are given at the same time would each write its facts.
+        async with self._locks.hold(lock_name(backend, name), lock_name(backend, request.zvol)):
             present = await backend.find(name)
             if present is None:
                 volume = await backend.adopt(request.zvol, name, str(uuids.uuid4()), request.owner)

@@ -1,5 +1,7 @@
 """Volumes that exist already become images' volumes, and go again; rm removes only what is ours."""
 
+import asyncio
+
 import pytest
 
 from onelun.errors import Conflict, NotFound, Rejected
@@ -56,6 +58,28 @@ async def test_adopting_again_is_the_same_and_may_name_the_image(nas):
         await nas.ask(m.DelZvol(zvol="mine", zpool="tank", owner=REMOVE.owner))
     with pytest.raises(Conflict, match="mine in pool tank is a volume already, image 13"):
         await nas.ask(adopt(name="mine", owner=image(12)))
+
+
+async def test_the_same_thing_is_not_adopted_under_two_names_at_the_same_time(nas, monkeypatch):
+    adopting, at_once = nas.backend.adopt, []
+
+    async def slow(found, name, *more):
+        at_once.append(name)
+        await asyncio.sleep(0)
+        seen = list(at_once)
+        at_once.remove(name)
+        assert seen == [name]
+        return await adopting(found, name, *more)
+
+    monkeypatch.setattr(nas.backend, "adopt", slow)
+
+    one, other = await asyncio.gather(
+        nas.ask(adopt(name="first")), nas.ask(adopt(name="second")), return_exceptions=True
+    )
+
+    assert one.zvol == "first"
+    assert isinstance(other, NotFound | Conflict)
+    assert list(await nas.volumes()) == ["first"]
 
 
 async def test_a_volume_that_was_made_here_is_not_adopted(nas):
