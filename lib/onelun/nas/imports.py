@@ -223,9 +223,14 @@ class Imports:
                     raise _ended(uuid)
                 if volume.state is State.BUILDING:
                     await backend.deactivate(volume)
-                    await backend.record(volume.name, uuid, lambda now: msgspec.structs.replace(now, attachments=()))
-                    if row.replaces is not None:
-                        await self._replacing.leave(backend, row.replaces, job)
+                    replaced = await self._replacing.leave(backend, volume, row.replaces, job) if row.replaces else None
+                    # What takes the place of a disk that a host has had is as little an empty one as that was.
+                    connected = replaced is not None and replaced.connected
+                    await backend.record(
+                        volume.name,
+                        uuid,
+                        lambda now: msgspec.structs.replace(now, attachments=(), connected=connected),
+                    )
                     volume = await backend.publish(uuid, replace=row.replaces)
                 if row.replaces is not None:
                     self._replacing.succeed(row.replaces, volume)

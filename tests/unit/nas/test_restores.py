@@ -1,5 +1,6 @@
 """A VM's disk that is restored: another volume takes its place, or nothing changes."""
 
+import msgspec
 import pytest
 
 from onelun.errors import Busy, Conflict, NotFound, Unreachable
@@ -95,6 +96,52 @@ async def test_a_disk_that_is_open_on_its_host_stays_as_it_is(nas, disk):
     assert (await nas.volumes())["one-3-7-0"].uuid == disk.uuid
     assert [row.uuid for row in nas.catalogue.attachments()] == [disk.uuid]
     assert len(await nas.backend.volumes()) == 1
+
+
+async def test_a_disk_that_went_with_its_vm_meanwhile_is_not_made_anew(nas, disk):
+    begun = await nas.ask(_begin())
+    await nas.ask(RemoveDisk(zvol="one-3-7-0", zpool="tank", cloud=CLOUD, vm=7, disk=0, path=PATH))
+
+    with pytest.raises(NotFound, match="one-3-7-0 has just been removed"):
+        await nas.ask(FinishImport(zpool="tank", uuid=begun.uuid))
+    await nas.ask(AbortImport(zpool="tank", uuid=begun.uuid))
+
+    assert await nas.backend.volumes() == []
+
+
+async def test_an_image_that_got_a_snapshot_meanwhile_keeps_it(nas):
+    await nas.ask(CreateZvol(zvol="one-4", zpool="tank", size_bytes=MIB, owner=IMAGE))
+    begun = await nas.ask(_begin("one-4"))
+    await nas.ask(SnapshotZvol(zvol="one-4", zpool="tank", cloud=CLOUD, snapshot="snap-0"))
+
+    with pytest.raises(Conflict, match="snap-0"):
+        await nas.ask(FinishImport(zpool="tank", uuid=begun.uuid))
+
+    volume = (await nas.volumes())["one-4"]
+    assert [one.name for one in await nas.backend.snapshots(volume)] == ["snap-0"]
+
+
+async def test_a_disk_that_another_host_got_meanwhile_stays_on_both(nas, disk):
+    begun = await nas.ask(_begin())
+    await nas.ask(MapZvol(**msgspec.structs.asdict(_map(host="node2")) | {"beside": "node1"}))
+
+    with pytest.raises(Conflict, match="one-3-7-0 is mapped to node1, node2"):
+        await nas.ask(FinishImport(zpool="tank", uuid=begun.uuid))
+
+    assert [row.host for row in nas.catalogue.attachments(uuid=disk.uuid)] == ["node1", "node2"]
+    assert all(nas.nodes[name].connected for name in ("node1", "node2"))
+
+
+async def test_a_volatile_disk_that_was_restored_is_no_empty_one(nas):
+    volatile = Owner(kind=Kind.VOLATILE, cloud=CLOUD, vm_id=7, disk_id=0)
+    asked = CreateZvol(zvol="one-vm-7-0", zpool="tank", size_bytes=MIB, owner=volatile)
+    await nas.ask(asked)
+    await nas.ask(_map("one-vm-7-0"))
+    begun = await nas.ask(_begin("one-vm-7-0"))
+    await nas.ask(FinishImport(zpool="tank", uuid=begun.uuid))
+
+    assert (await nas.volumes())["one-vm-7-0"].connected
+    assert (await nas.ask(asked)).uuid != begun.uuid
 
 
 async def test_finishing_again_after_a_refusal_succeeds(nas, disk):
