@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from onelun.config import Limits
-from onelun.errors import Conflict, NotFound
+from onelun.errors import Conflict, NotFound, OnelunError, Rejected
 from onelun.model import Attachment, Attributes, Kind, Owner, State, Volume
 from onelun.naming import Source, checked_initiator, checked_name, checked_uuid, target_account, target_iqn
 from onelun.nas.backends.base import Backend
@@ -46,7 +46,7 @@ from onelun.rpc.message import (
 
 log = logging.getLogger(__name__)
 
-# Begins the name of what is read; it is never published, and no volume of a cloud is called so.
+# Begins the name of what is read, before a UUID; it is never published, and no volume of a cloud has so long a name.
 _READ = "read-"
 
 
@@ -214,6 +214,8 @@ class Imports:
         volume = await backend.find_uuid(uuid)
         if volume is None or (row is None and volume.state is not State.READY):
             raise _ended(uuid)
+        if volume.owner.kind is Kind.PLAIN and volume.name.startswith(_READ):
+            raise Rejected(f"{uuid} is only read: it becomes no volume")
         async with self._locks.hold(lock_name(backend, volume.name)):
             if row is not None:
                 await self._exporter.unexport(row.iqn)
@@ -248,15 +250,21 @@ class Imports:
         return ImportAborted()
 
     async def end_overdue(self) -> None:
-        """End every import whose lease is over."""
+        """End every import whose lease is over; one that cannot be ended now keeps no other."""
         for row in self._catalogue.imports():
             until = self._until.setdefault(row.uuid, time.monotonic() + self._lease_s)
             if time.monotonic() > until:
-                backend = self._pools.backend(row.pool)
-                async with self._locks.hold(lock_name(backend, row.zvol)):
-                    if time.monotonic() > self._until.get(row.uuid, 0.0) and self._catalogue.imports(uuid=row.uuid):
-                        log.warning("import overdue=%s pool=%s uuid=%s", row.zvol, row.pool, row.uuid)
-                        await self._end(backend, row)
+                try:
+                    await self._end_overdue(row)
+                except OnelunError as error:
+                    log.warning("import kept=%s pool=%s uuid=%s reason=%s", row.zvol, row.pool, row.uuid, error)
+
+    async def _end_overdue(self, row: ImportRow) -> None:
+        backend = self._pools.backend(row.pool)
+        async with self._locks.hold(lock_name(backend, row.zvol)):
+            if time.monotonic() > self._until.get(row.uuid, 0.0) and self._catalogue.imports(uuid=row.uuid):
+                log.warning("import overdue=%s pool=%s uuid=%s", row.zvol, row.pool, row.uuid)
+                await self._end(backend, row)
 
     async def _row(self, backend: Backend, name: str, initiator: str, *, replaces: str | None) -> ImportRow:
         epoch = await self._epochs.next()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from onelun.errors import Conflict, NotFound, Rejected
+from onelun.errors import CommandFailed, Conflict, NotFound, Rejected
 from onelun.model import Kind, Owner, State
-from onelun.rpc.message import AbortImport, CreateZvol, DelZvol, ListZvols, MapZvol, ReadZvol, RenewImport
+from onelun.rpc.message import AbortImport, CreateZvol, DelZvol, FinishImport, ListZvols, MapZvol, ReadZvol, RenewImport
 
 from .conftest import CLOUD, MIB
 
@@ -56,6 +56,36 @@ async def test_nothing_is_left_when_a_reader_is_done(nas, volume):
     assert await nas.exporter.exports() == {}
     assert [v.name for v in await nas.backend.volumes()] == ["one-3"]
     assert nas.catalogue.imports() == []
+
+
+async def test_what_is_read_never_becomes_a_volume(nas, volume):
+    offered = await nas.ask(read())
+
+    with pytest.raises(Rejected, match="is only read"):
+        await nas.ask(FinishImport(zpool="tank", uuid=offered.uuid))
+
+    assert list(await nas.volumes()) == ["one-3"]
+    assert list(await nas.exporter.exports()) == [offered.iqn]
+
+
+async def test_what_cannot_be_ended_now_keeps_no_other(begin, monkeypatch):
+    nas = await begin(lease_s=0.0)
+    await nas.ask(CreateZvol(zvol="one-3", zpool="tank", size_bytes=MIB, owner=OWNER))
+    first, second = [await nas.ask(read()) for _ in range(2)]
+    unexport = nas.exporter.unexport
+
+    async def fail(iqn):
+        if iqn == first.iqn:
+            raise CommandFailed("the target does not go")
+        await unexport(iqn)
+
+    monkeypatch.setattr(nas.exporter, "unexport", fail)
+
+    await nas.agent._imports.end_overdue()
+
+    assert [row.uuid for row in nas.catalogue.imports()] == [first.uuid]
+    assert list(await nas.exporter.exports()) == [first.iqn]
+    assert second.uuid not in [v.uuid for v in await nas.backend.volumes()]
 
 
 async def test_what_nobody_renews_ends(begin):
