@@ -197,5 +197,10 @@ class Rounds:
             return
         self._purged = time.monotonic()
         for backend in self._pools:
-            if count := await backend.purge(time.time() - self._limits.trash_s):
-                log.info("trash purged=%s pool=%s", count, backend.pool)
+            try:
+                count = await backend.purge(time.time() - self._limits.trash_s)
+            except OnelunError as error:
+                log.warning("trash kept=all pool=%s reason=%s", backend.pool, error)
+            else:
+                if count:
+                    log.info("trash purged=%s pool=%s", count, backend.pool)

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from onelun.errors import Conflict, NotFound, Rejected
+from onelun.errors import CommandFailed, Conflict, NotFound, Rejected
 from onelun.model import Attributes, Kind, Owner, Provisioning, State, Wipe
 from onelun.nas.backends.file.backend import FileBackend
+from onelun.nas.backends.memory.backend import MemoryBackend
 from onelun.rpc.message import (
     AbortImport,
     CloneZvol,
@@ -217,6 +218,26 @@ async def test_a_thick_volume_needs_its_bytes_free(begin, parts, tmp_path):
         await nas.ask(request)
 
     assert await parts.others["files"].volumes() == []
+
+
+async def test_a_pool_that_cannot_be_purged_keeps_no_other_from_it(begin, parts, monkeypatch):
+    parts.others["other"] = MemoryBackend("other")
+    nas = await begin()
+    purged = []
+
+    async def fail(older_than):
+        raise CommandFailed("pool tank is gone")
+
+    async def purge(older_than):
+        purged.append(older_than)
+        return 1
+
+    monkeypatch.setattr(parts.backend, "purge", fail)
+    monkeypatch.setattr(parts.others["other"], "purge", purge)
+
+    await nas.agent.rounds._purge()
+
+    assert len(purged) == 1
 
 
 async def test_an_agent_that_wipes_for_long_still_looks_after_its_hosts(begin, parts, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from onelun.errors import Conflict, NotFound
+from onelun.errors import Conflict, NotFound, Rejected
 from onelun.model import Attributes, Owner, Provisioning, Snapshot, State, Usage, Volume, Wipe
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import PLAIN, Change, Progress
@@ -21,6 +22,8 @@ from onelun.nas.backends.file.sidecar import VolumeFacts, write_volume
 from onelun.nas.backends.file.snapshots import FileSnapshots, data_file
 from onelun.nas.backends.file.tree import DATA_FILE, NEW, SNAPSHOT_DATA, TRASH, Entry, Tree, holds_content
 from onelun.nas.backends.file.wiping import write_over
+
+log = logging.getLogger(__name__)
 
 
 class FilePool:
@@ -173,13 +176,18 @@ class FilePool:
                 self._remove(root, entry, stop)
 
     def purge(self, older_than: float, stop: threading.Event | None = None) -> int:
-        """Remove what is long enough in the trash. Raises Cancelled as above."""
+        """Remove what is long enough in the trash; what fails is left to the next time. Raises Cancelled as above."""
         with self._directory.owned() as root:
             trash = [entry for entry in self.tree.entries(root) if entry.volume.state is State.TRASH]
             overdue = [entry for entry in trash if rules.overdue(entry.volume, entry.trashed_at or 0.0, older_than)]
+            count = 0
             for entry in overdue:
-                self._remove(root, entry, stop)
-            return len(overdue)
+                try:
+                    self._remove(root, entry, stop)
+                    count += 1
+                except (OSError, Rejected) as error:
+                    log.warning("trash kept=%s pool=%s reason=%s", entry.volume.uuid, self.pool, error)
+            return count
 
     def usage(self, volume: Volume) -> int:
         """The bytes of its blocks and its snapshots'."""

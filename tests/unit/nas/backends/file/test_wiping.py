@@ -10,7 +10,7 @@ from tests.support.filesystems import mounted
 
 from onelun.errors import Cancelled, Rejected
 from onelun.model import Attributes, Kind, Owner, Provisioning, Wipe
-from onelun.nas.backends.file import directory, wiping
+from onelun.nas.backends.file import directory, pool, wiping
 from onelun.nas.backends.file.backend import FileBackend
 from onelun.nas.backends.file.wiping import write_over, writes_in_place
 
@@ -141,3 +141,20 @@ async def test_what_the_filesystem_cannot_do_is_said_with_its_path(backend, monk
         await backend.accept(Attributes(provisioning=Provisioning.THICK))
     with pytest.raises(Rejected, match=r"ONELUN_WIPE=zero .* /.*/tank writes to other blocks"):
         await backend.accept(Attributes(wipe=Wipe.ZERO))
+
+
+async def test_a_volume_that_cannot_be_written_over_keeps_no_other_in_the_trash(backend, monkeypatch):
+    for name in ("one-1", "one-2"):
+        volume, _ = await filled(backend, name, Wipe.ZERO)
+        await backend.trash(volume)
+    failed = []
+
+    def fail_once(file, stop):
+        if not failed:
+            failed.append(file)
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(pool, "write_over", fail_once)
+
+    assert await backend.purge(0.0) == 1
+    assert len(await backend.volumes()) == 1
