@@ -171,7 +171,9 @@ class Volumes:
                 raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
             size = backend.rounded(size)
             check_grown(volume, size)
-            async with self._pools.promise(backend, size):
+            # What is set aside at once needs to be free; else only the pool as a whole limits it.
+            thick = volume.attributes.provisioning is Provisioning.THICK
+            async with self._pools.promise(backend, size - volume.size_bytes if thick else size, full=thick):
                 volume = await self._growing.grow(backend, volume, size, deadline=job.deadline, of=job.id)
         log.info("resize zvol=%s pool=%s size=%s", volume.name, volume.pool, volume.size_bytes)
         return ZvolResized(uuid=volume.uuid, size_bytes=volume.size_bytes)

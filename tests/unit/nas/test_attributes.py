@@ -1,11 +1,15 @@
 """Attributes in the hands of a NAS agent: what clones inherit, and volumes that are wiped when they go."""
 
 import asyncio
+import errno
+import os
+from types import SimpleNamespace
 
 import pytest
 
-from onelun.errors import CommandFailed, Conflict, NotFound, Rejected
-from onelun.model import Attributes, Kind, Owner, Provisioning, State, Wipe
+from onelun.errors import CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
+from onelun.model import Attributes, Capacity, Kind, Owner, Provisioning, State, Wipe
+from onelun.nas.backends.file import pool
 from onelun.nas.backends.file.backend import FileBackend
 from onelun.nas.backends.memory.backend import MemoryBackend
 from onelun.rpc.message import (
@@ -19,6 +23,7 @@ from onelun.rpc.message import (
     MapZvol,
     ReadZvol,
     RemoveDisk,
+    ResizeZvol,
     SaveZvol,
 )
 
@@ -206,18 +211,58 @@ async def test_an_import_has_the_attributes_that_it_was_begun_with(nas):
     assert [v.uuid for v in await nas.backend.volumes() if v.state is State.TRASH] == [first.uuid]
 
 
-async def test_a_thick_volume_needs_its_bytes_free(begin, parts, tmp_path):
+@pytest.fixture
+async def files(begin, parts, tmp_path, monkeypatch):
+    """An agent with a pool `files` that says that it has 5 MiB below its high-water mark, whatever the machine has."""
     (tmp_path / "pool").mkdir()
-    parts.others["files"] = FileBackend("files", str(tmp_path / "pool"))
+    backend = parts.others["files"] = FileBackend("files", str(tmp_path / "pool"))
     nas = await begin()
-    free = (await parts.others["files"].capacity()).free_bytes
+
+    async def capacity():
+        return Capacity(total_bytes=100 * MIB, used_bytes=80 * MIB, free_bytes=20 * MIB)
+
+    monkeypatch.setattr(backend, "capacity", capacity)
+    return SimpleNamespace(ask=nas.ask, backend=backend)
+
+
+def _thick(size):
     thick = Attributes(provisioning=Provisioning.THICK)
-    request = CreateZvol(zvol="one-1", zpool="files", size_bytes=free, owner=_image(), attributes=thick)
+    return CreateZvol(zvol="one-1", zpool="files", size_bytes=size, owner=_image(), attributes=thick)
 
-    with pytest.raises(Rejected, match="below its high-water mark"):
-        await nas.ask(request)
 
-    assert await parts.others["files"].volumes() == []
+async def test_a_thick_volume_needs_its_bytes_free(files):
+    with pytest.raises(OutOfSpace, match="below its high-water mark"):
+        await files.ask(_thick(6 * MIB))
+
+    assert await files.backend.volumes() == []
+
+
+async def test_a_thick_volume_grows_only_where_its_new_bytes_are_free(files):
+    await files.ask(_thick(4 * MIB))
+    (volume,) = await files.backend.volumes()
+
+    with pytest.raises(OutOfSpace, match="below its high-water mark"):
+        await files.ask(ResizeZvol(zvol="one-1", zpool="files", size_bytes=10 * MIB))
+    grown = await files.ask(ResizeZvol(zvol="one-1", zpool="files", size_bytes=8 * MIB))
+
+    assert await files.ask(ResizeZvol(zvol="one-1", zpool="files", size_bytes=8 * MIB)) == grown
+    assert grown.size_bytes == 8 * MIB
+    assert os.stat(files.backend.device(volume)).st_blocks * 512 >= 8 * MIB
+
+
+async def test_a_thick_volume_that_finds_no_blocks_to_grow_is_as_it_was(files, monkeypatch):
+    await files.ask(_thick(4 * MIB))
+    (volume,) = await files.backend.volumes()
+
+    def full(file, size_bytes):
+        os.posix_fallocate(file, 0, size_bytes // 2)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pool, "allocate", full)
+    with pytest.raises(OutOfSpace, match="pool files is full"):
+        await files.ask(ResizeZvol(zvol="one-1", zpool="files", size_bytes=8 * MIB))
+
+    assert os.stat(files.backend.device(volume)).st_size == 4 * MIB
 
 
 async def test_a_pool_that_cannot_be_purged_keeps_no_other_from_it(begin, parts, monkeypatch):

@@ -154,11 +154,19 @@ class FilePool:
                 with self.tree.data(directory, write=True) as data:
                     os.ftruncate(data, size_bytes)
                     if entry.volume.attributes.provisioning is Provisioning.THICK:
-                        allocate(data, size_bytes)
+                        self._allocate_growth(data, entry.volume.size_bytes, size_bytes)
                     os.fsync(data)
             grown = msgspec.structs.replace(entry.volume, size_bytes=size_bytes)
             self.tree.write(root, entry._replace(volume=grown), trashed_at=entry.trashed_at)
             return grown
+
+    def _allocate_growth(self, data: int, old_bytes: int, size_bytes: int) -> None:
+        """Give the file all of its blocks; a filesystem that has not so many gets back what it gave."""
+        try:
+            allocate(data, size_bytes)
+        except OSError:
+            os.ftruncate(data, old_bytes)
+            raise
 
     def trash(self, volume: Volume) -> None:
         """Put it into the trash."""
