@@ -5,11 +5,14 @@ Who offers it knows one initiator and one account, and takes it back when nobody
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
+
+_CONNECT_S = 5.0
 
 
 class Lun(NamedTuple):
@@ -45,6 +48,18 @@ class Lun(NamedTuple):
         """The same as a file name, of a raw disk."""
         node = self.node(secret)
         return "json:" + json.dumps({"driver": "raw", "file": {**node, "lun": int(node["lun"])}})
+
+    async def out_of_reach(self) -> str | None:
+        """Why the portal's port cannot be reached from here; None when it can. What libiscsi says of that helps nobody."""
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                _, writer = await asyncio.open_connection(self.address, self.port)
+        except (OSError, TimeoutError) as error:
+            return str(error) or "no answer"
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return None
 
     @contextlib.contextmanager
     def secret_file(self) -> Iterator[int]:

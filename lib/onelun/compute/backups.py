@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from onelun.beneath import Owner
+from onelun.compute.files import new_file
 from onelun.compute.qcow2 import Disk, needed_bytes, write_full, write_increment
 from onelun.directory import Directory
 from onelun.ending import to_its_end
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 MIB = 1 << 20
 # Never a VM's own disk.N: that is a link beside the directory of the backup.
 _NAME = re.compile(r"backup/disk\.[0-9]{1,6}\.[0-9]{1,9}")
-_CONNECT_S = 5.0
 _EXTENTS = 1 << 16
 
 
@@ -94,7 +93,7 @@ class Backups:
         with lun.secret_file() as secret:
             objects = ("--object", f"secret,id=lun,file=/proc/self/fd/{secret}")
             disk = Disk(lun.node("lun"), size, objects, (secret,))
-            async with _new_file(directory, request.path, request.name) as file:
+            async with new_file(directory, request.path, request.name) as file:
                 _check_room(file, what, needed_bytes(size, extents or ()))
                 try:
                     if extents is None:
@@ -108,32 +107,9 @@ class Backups:
         return took
 
 
-@contextlib.asynccontextmanager
-async def _new_file(directory: Directory, path: str, name: str) -> AsyncIterator[int]:
-    """A descriptor of a file that gets its name when the body succeeds; otherwise nothing of it is left."""
-    file = await asyncio.to_thread(directory.begin_file, path, name)
-    try:
-        try:
-            yield file
-        finally:
-            os.close(file)
-        await asyncio.to_thread(directory.end_file, path, name)
-    except BaseException:
-        await to_its_end(asyncio.to_thread(directory.drop_file, path, name))
-        raise
-
-
 async def _check_portal(lun: Lun) -> None:
-    """Try the port first: what libiscsi says of a closed one helps nobody. Raises CommandFailed."""
-    try:
-        async with asyncio.timeout(_CONNECT_S):
-            _, writer = await asyncio.open_connection(lun.address, lun.port)
-    except (OSError, TimeoutError) as error:
-        reason = str(error) or "no answer"
-        raise CommandFailed(f"this host cannot reach the iSCSI portal {lun.address}:{lun.port}: {reason}") from error
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
+    if (reason := await lun.out_of_reach()) is not None:
+        raise CommandFailed(f"this host cannot reach the iSCSI portal {lun.address}:{lun.port}: {reason}")
 
 
 def _check_room(file: int, what: str, needed: int) -> None:

@@ -12,16 +12,16 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from onelun import command
 from onelun.beneath import closing
 from onelun.compute import pour as program
+from onelun.compute.files import new_file, opened_file
 from onelun.compute.host import Host
 from onelun.compute.turns import Turns
 from onelun.directory import Directory
-from onelun.ending import to_its_end
-from onelun.errors import CommandFailed, Conflict, OnelunError, OutOfSpace, Rejected
+from onelun.errors import CommandFailed, Conflict, OutOfSpace, Rejected
 from onelun.naming import Source, checked_name
 from onelun.rpc.job import Job
 from onelun.rpc.message import FetchFile, FileFetched, FileStored, StoreFile
@@ -41,31 +41,26 @@ class Checkpoints:
     async def store(self, request: StoreFile, job: Job) -> FileStored:
         """Copy the file onto the device. Raises Conflict when it has another size, or the volume is not connected here."""
         device = await self._device(request)
-        async with self._turns.of(f"{request.path}/{request.name}"):
-            source = await _begun(self._directory.open_file, request.path, request.name)
-            with closing(source):
-                size = os.fstat(source).st_size
-                if size != request.size_bytes:
-                    raise Conflict(f"{request.name} in {request.path} has {size} bytes, not {request.size_bytes}")
-                async with _opened(device, os.O_WRONLY) as target:
-                    await _pour(source, target, size, job, f"storing {request.name}")
+        async with (
+            self._turns.of(f"{request.path}/{request.name}"),
+            opened_file(self._directory, request.path, request.name) as source,
+        ):
+            size = os.fstat(source).st_size
+            if size != request.size_bytes:
+                raise Conflict(f"{request.name} in {request.path} has {size} bytes, not {request.size_bytes}")
+            async with _opened(device, os.O_WRONLY) as target:
+                await _pour(source, target, size, job, f"storing {request.name}")
         return FileStored()
 
     async def fetch(self, request: FetchFile, job: Job) -> FileFetched:
         """Make the file of the device's first bytes; it appears whole or not at all."""
         device = await self._device(request)
-        async with self._turns.of(f"{request.path}/{request.name}"), _opened(device, os.O_RDONLY) as source:
-            target = await _begun(self._directory.begin_file, request.path, request.name)
-            with closing(target):
-                try:
-                    await _pour(source, target, request.size_bytes, job, f"fetching {request.name}")
-                except BaseException:
-                    drop = asyncio.to_thread(self._directory.drop_file, request.path, request.name)
-                    with contextlib.suppress(OnelunError):
-                        await to_its_end(drop)
-                    raise
-                end = asyncio.to_thread(self._directory.end_file, request.path, request.name, request.mode)
-                await to_its_end(end, wait_s=None)
+        async with (
+            self._turns.of(f"{request.path}/{request.name}"),
+            _opened(device, os.O_RDONLY) as source,
+            new_file(self._directory, request.path, request.name, mode=request.mode) as target,
+        ):
+            await _pour(source, target, request.size_bytes, job, f"fetching {request.name}")
         return FileFetched()
 
     async def _device(self, request: StoreFile | FetchFile) -> str:
@@ -81,16 +76,6 @@ class Checkpoints:
             if connected.alive and known is not None and (known.name, known.uuid) == (str(volume), request.uuid):
                 return known.device
         raise Conflict(f"{volume} is not connected here")
-
-
-async def _begun(opening: Callable[..., int], *arguments: str) -> int:
-    """The descriptor that `opening` returns in a thread; nobody's when the caller is gone by then, and closed."""
-    task = asyncio.ensure_future(asyncio.to_thread(opening, *arguments))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.add_done_callback(lambda done: None if done.exception() else os.close(done.result()))
-        raise
 
 
 @contextlib.asynccontextmanager

@@ -14,8 +14,6 @@ from onelun.errors import NoReply, Unreachable
 from onelun.lun import Lun
 from onelun.rpc.message import ImportRenewed, RenewImport, ZvolImporting, ZvolReadable
 
-_CONNECT_S = 5.0
-
 _Offered = TypeVar("_Offered", ZvolImporting, ZvolReadable)
 
 
@@ -34,19 +32,10 @@ class Leased(msgspec.Struct, Generic[_Offered], frozen=True):
         return Lun(told.iqn, told.address, told.port, told.user, told.secret, told.lun, self.initiator)
 
     async def check_portal(self) -> None:
-        """Try the port first: what libiscsi says of a closed one helps nobody. Raises Unreachable."""
-        address, port = self.offered.address, self.offered.port
-        try:
-            async with asyncio.timeout(_CONNECT_S):
-                _, writer = await asyncio.open_connection(address, port)
-        except (OSError, TimeoutError) as error:
-            reason = str(error) or "no answer"
-            raise Unreachable(
-                f"the front-end cannot reach the iSCSI portal {address}:{port} of {self.nas}: {reason}"
-            ) from error
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        """Try the port first. Raises Unreachable."""
+        if (reason := await self.lun.out_of_reach()) is not None:
+            portal = f"{self.offered.address}:{self.offered.port}"
+            raise Unreachable(f"the front-end cannot reach the iSCSI portal {portal} of {self.nas}: {reason}")
 
     @contextlib.asynccontextmanager
     async def kept(self, run: Run) -> AsyncIterator[None]:
