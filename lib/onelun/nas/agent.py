@@ -25,6 +25,7 @@ from onelun.nas.growing import Growing
 from onelun.nas.hosts import Asker, Hosts
 from onelun.nas.identity import Identity
 from onelun.nas.imports import Imports
+from onelun.nas.leases import Leases
 from onelun.nas.listing import Listing
 from onelun.nas.locks import Locks
 from onelun.nas.maintenance import Maintenance
@@ -32,6 +33,7 @@ from onelun.nas.mapping import Mapping as ZvolMapping
 from onelun.nas.offers import Offers
 from onelun.nas.placements import Placements
 from onelun.nas.pools import Pools
+from onelun.nas.reading import Reading
 from onelun.nas.replacing import Replacing
 from onelun.nas.rounds import Rounds
 from onelun.nas.saving import Saving
@@ -83,13 +85,13 @@ class NasAgent:
         self._saving = Saving(pools, locks, self.catalogue, self.attachments, self._volumes, placements)
         self._connections = Connections(pools, locks, self.catalogue, offers)
         replacing = Replacing(self.catalogue, self.attachments, placements)
-        self._imports = Imports(
-            pools, locks, self.catalogue, exporter, offers, epochs, limits, self._volumes, replacing
-        )
+        self._leases = Leases(pools, locks, self.catalogue, exporter, offers, epochs, limits)
+        self._imports = Imports(pools, locks, self.catalogue, exporter, self._leases, replacing)
+        self._reading = Reading(pools, locks, self._leases, self._volumes)
         self._listing = Listing(pools, self.catalogue)
         self._startup = Startup(identity.agent, pools, locks, self.catalogue, epochs, exporter, offers)
         self.rounds = Rounds(
-            pools, locks, self.catalogue, offers, hosts, placements, self._imports, self._startup, limits
+            pools, locks, self.catalogue, offers, hosts, placements, self._leases, self._startup, limits
         )
 
     def handlers(self) -> dict[type[m.Request], Handler]:
@@ -114,10 +116,10 @@ class NasAgent:
             m.CopyZvol: self._copies.copy,
             m.ImportZvol: self._imports.begin,
             m.RestoreZvol: self._imports.restore,
-            m.ReadZvol: self._imports.read,
-            m.RenewImport: self._imports.renew,
+            m.ReadZvol: self._reading.read,
+            m.RenewImport: self._leases.renew,
             m.FinishImport: self._imports.finish,
-            m.AbortImport: self._imports.abort,
+            m.AbortImport: self._leases.abort,
             m.ListZvols: self._listing.zvols,
             m.FindPlacements: self._listing.placements,
             m.ListDisks: self._listing.disks,

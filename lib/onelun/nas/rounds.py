@@ -19,7 +19,7 @@ from onelun.model import Volume
 from onelun.naming import target_account
 from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue
 from onelun.nas.hosts import Hosts
-from onelun.nas.imports import Imports
+from onelun.nas.leases import Leases
 from onelun.nas.locks import Locks
 from onelun.nas.offers import Offers, is_without_agent
 from onelun.nas.placements import Placements
@@ -47,7 +47,7 @@ class Rounds:
         offers: Offers,
         hosts: Hosts,
         placements: Placements,
-        imports: Imports,
+        leases: Leases,
         startup: Startup,
         limits: Limits,
     ) -> None:
@@ -57,7 +57,7 @@ class Rounds:
         self._hosts = hosts
         self._offers = offers
         self._placements = placements
-        self._imports = imports
+        self._leases = leases
         self._startup = startup
         self._limits = limits
         self._seen: dict[str, str] = {}
@@ -67,7 +67,7 @@ class Rounds:
     async def run(self) -> None:
         """Go round until cancelled. A failure is logged and met again in the next round."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._round(self._imports.end_overdue, self._startup.export_missing, self._probe))
+            tasks.create_task(self._round(self._leases.end_overdue, self._startup.export_missing, self._probe))
             # A volume may be wiped for hours; hosts and leases do not wait for that.
             tasks.create_task(self._round(self._purge))
 

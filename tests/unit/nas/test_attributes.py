@@ -298,7 +298,7 @@ async def test_an_agent_that_wipes_for_long_still_looks_after_its_hosts(begin, p
             looked.set()
 
     monkeypatch.setattr(parts.backend, "purge", purge)
-    monkeypatch.setattr(nas.agent._imports, "end_overdue", end_overdue)
+    monkeypatch.setattr(nas.agent._leases, "end_overdue", end_overdue)
     running = asyncio.create_task(nas.agent.rounds.run())
     try:
         await asyncio.wait_for(looked.wait(), 5)

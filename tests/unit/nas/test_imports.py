@@ -95,7 +95,7 @@ async def test_an_unrenewed_lease_ends_the_import(begin):
     nas = await begin(lease_s=0.0)
     begun = await nas.ask(_begin())
 
-    await nas.agent._imports.end_overdue()
+    await nas.agent._leases.end_overdue()
 
     assert await nas.backend.volumes() == []
     with pytest.raises(NotFound):
@@ -106,7 +106,7 @@ async def test_a_renewed_lease_keeps_the_import(nas):
     begun = await nas.ask(_begin())
 
     await nas.ask(RenewImport(zpool="tank", uuid=begun.uuid))
-    await nas.agent._imports.end_overdue()
+    await nas.agent._leases.end_overdue()
 
     assert [v.state for v in await nas.backend.volumes()] == [State.BUILDING]
 

@@ -81,7 +81,7 @@ async def test_what_cannot_be_ended_now_keeps_no_other(begin, monkeypatch):
 
     monkeypatch.setattr(nas.exporter, "unexport", fail)
 
-    await nas.agent._imports.end_overdue()
+    await nas.agent._leases.end_overdue()
 
     assert [row.uuid for row in nas.catalogue.imports()] == [first.uuid]
     assert list(await nas.exporter.exports()) == [first.iqn]
@@ -93,7 +93,7 @@ async def test_what_nobody_renews_ends(begin):
     await nas.ask(CreateZvol(zvol="one-3", zpool="tank", size_bytes=MIB, owner=OWNER))
     offered = await nas.ask(read())
 
-    await nas.agent._imports.end_overdue()
+    await nas.agent._leases.end_overdue()
 
     assert [v.name for v in await nas.backend.volumes()] == ["one-3"]
     with pytest.raises(NotFound):
