@@ -92,6 +92,11 @@ class Attributes(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(self.over(origin), volblocksize_bytes=origin.volblocksize_bytes)
 
     @property
+    def thick(self) -> bool:
+        """Whether all of its size is asked for at once."""
+        return self.provisioning is Provisioning.THICK
+
+    @property
     def wiped(self) -> bool:
         """Whether destroying takes more than giving the blocks back."""
         return self.wipe not in (None, Wipe.NONE)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from onelun.errors import NotFound
 from onelun.naming import checked_name
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import must_be_meant
-from onelun.nas.pools import Pools, pinned
+from onelun.nas.pools import Pools, pinned, snapshot_of
 from onelun.nas.volumes import lock_name
 from onelun.rpc.job import Job
 from onelun.rpc.message import ChangeList, ListChanges
@@ -31,9 +30,7 @@ class Changes:
         must_be_meant(pinned(meant, request.uuid), request)
         async with self._locks.hold(shared=(lock_name(backend, meant.name),), preemptible=True):
             extents = await backend.changed(meant, since, until)
-            kept = next((s for s in await backend.snapshots(meant) if s.name == until), None)
-        if kept is None:
-            raise NotFound(f"the snapshot {until} of {meant.name} has just been removed", snapshot=until)
+            kept = await snapshot_of(backend, meant, until)
         changed = sum(extent.length for extent in extents if extent.data)
         log.info(
             "changes zvol=%s since=%s until=%s extents=%s bytes=%s", meant.name, since, until, len(extents), changed

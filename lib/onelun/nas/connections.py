@@ -13,14 +13,14 @@ from typing import Any
 import msgspec
 
 from onelun.ending import to_its_end
-from onelun.errors import Conflict, NotFound, OnelunError, Rejected
-from onelun.model import Attachment, State, Target, Volume
+from onelun.errors import Conflict, OnelunError, Rejected
+from onelun.model import Attachment, Target, Volume
 from onelun.naming import checked_initiator, checked_uuid
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import ATTACHED, ATTACHING, Catalogue
 from onelun.nas.locks import Locks
 from onelun.nas.offers import WITHOUT_AGENT, Offers, same
-from onelun.nas.pools import Pools, pinned
+from onelun.nas.pools import Pools, pinned, still
 from onelun.nas.volumes import lock_name
 from onelun.rpc.job import Job
 from onelun.rpc.message import ConnectionInitialized, ConnectionTerminated, InitializeConnection, TerminateConnection
@@ -45,9 +45,7 @@ class Connections:
         if meant.owner.cloud is not None:
             raise Conflict(f"{meant.name} is an OpenNebula cloud's volume: its disks are attached by map_zvol")
         async with self._locks.hold(lock_name(backend, meant.name), preemptible=True):
-            volume = await backend.find(meant.name)
-            if volume is None or volume.uuid != meant.uuid or volume.state is not State.READY:
-                raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
+            volume = await still(backend, meant)
             wanted = Attachment(host=WITHOUT_AGENT + initiator, initiator=initiator, epoch=0, readonly=request.readonly)
             target = await self._offer(backend, volume, wanted)
         log.info("connection initialized=%s initiator=%s", target.iqn, initiator)

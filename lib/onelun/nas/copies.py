@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from onelun.ending import to_its_end
-from onelun.errors import Conflict, NotFound, OnelunError, Rejected
-from onelun.model import Provisioning, State, Volume
+from onelun.errors import Conflict, OnelunError, Rejected
+from onelun.model import Volume
 from onelun.naming import checked_name
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import must_be_meant
-from onelun.nas.pools import Pools
+from onelun.nas.pools import Pools, snapshot_of, still
 from onelun.nas.saving import saveable
 from onelun.nas.volumes import Volumes, copying, lock_name
 from onelun.rpc.job import Job
@@ -52,9 +52,7 @@ class Copies:
             raise Rejected("a disk is saved over an image of a cloud: the request names none")
         names = (lock_name(backend, meant.name), lock_name(backend, target_name))
         async with self._locks.hold(*names, preemptible=True):
-            disk = await backend.find(meant.name)
-            if disk is None or disk.uuid != meant.uuid or disk.state is not State.READY:
-                raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
+            disk = await still(backend, meant)
             target = await saveable(self._catalogue, backend, target_name, request.cloud)
             source = f"{request.cloud} {request.vm} {request.disk} {disk.uuid} "
             mark = source + (request.snapshot or f"at {job.id}")
@@ -83,8 +81,7 @@ class Copies:
         async with self._moment(backend, disk, snapshot) as (name, size_bytes):
             size = backend.rounded(max(size_bytes, target.size_bytes))
             attributes = target.attributes.of_clone(disk.attributes)
-            full = attributes.provisioning is Provisioning.THICK
-            async with self._pools.promise(backend, size, full=full), self._volumes.building(backend) as uuid:
+            async with self._volumes.building(backend, size, attributes) as uuid:
                 progress = copying(job, target.name)
                 built = await backend.clone(
                     disk, target.name, uuid, size, target.owner, progress, snapshot=name, attributes=attributes
@@ -102,10 +99,7 @@ class Copies:
         """What to clone, and its size: the snapshot; the disk itself while nobody writes to it; else a moment of it."""
         if snapshot is not None:
             name = checked_name(snapshot, "snapshot name")
-            found = next((s for s in await backend.snapshots(disk) if s.name == name), None)
-            if found is None:
-                raise NotFound(f"{disk.name} in pool {disk.pool} has no snapshot {name}", snapshot=name)
-            yield name, found.size_bytes
+            yield name, (await snapshot_of(backend, disk, name)).size_bytes
             return
         await backend.delete_snapshot(disk, _MOMENT)
         if all(row.readonly for row in self._catalogue.attachments(uuid=disk.uuid)):

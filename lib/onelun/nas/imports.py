@@ -9,7 +9,7 @@ import logging
 
 import msgspec
 
-from onelun.errors import Conflict, NotFound, Rejected
+from onelun.errors import Conflict, Rejected
 from onelun.model import Attributes, Kind, Owner, State, Volume
 from onelun.naming import checked_initiator, checked_name, checked_uuid
 from onelun.nas.backends.base import Backend
@@ -18,7 +18,7 @@ from onelun.nas.exporters.base import Exporter
 from onelun.nas.leases import Leases, ended
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import describe, must_be_meant
-from onelun.nas.pools import Pools
+from onelun.nas.pools import Pools, still
 from onelun.nas.reading import READ
 from onelun.nas.replacing import Replacing
 from onelun.nas.volumes import lock_name
@@ -77,9 +77,7 @@ class Imports:
         asked = checked_size(request.size_bytes)
         initiator = checked_initiator(request.initiator)
         async with self._locks.hold(lock_name(backend, meant.name), preemptible=True):
-            disk = await backend.find(meant.name)
-            if disk is None or disk.uuid != meant.uuid or disk.state is not State.READY:
-                raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
+            disk = await still(backend, meant)
             await self._replacing.check(backend, disk, request.remotehost)
             size = max(asked, disk.size_bytes)
             return await self._import(

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 from onelun.config import Limits
 from onelun.errors import CommandFailed, Conflict, NotFound, OnelunError, OutOfSpace, Rejected
-from onelun.model import Capacity, Volume
+from onelun.model import Capacity, Snapshot, State, Volume
 from onelun.naming import checked_name
 from onelun.nas.backends.base import Backend
+from onelun.nas.backends.rules import no_snapshot
 from onelun.nas.maintenance import Maintenance
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,22 @@ def pinned(volume: Volume, uuid: str | None) -> Volume:
     if uuid is not None and volume.uuid != uuid:
         raise Conflict(f"{volume.name} is another volume now (UUID {volume.uuid}, not {uuid})", uuid=volume.uuid)
     return volume
+
+
+async def still(backend: Backend, meant: Volume) -> Volume:
+    """The volume that was meant before its lock was waited for, as it is now. Raises NotFound unless it is ready."""
+    volume = await backend.find(meant.name)
+    if volume is None or volume.uuid != meant.uuid or volume.state is not State.READY:
+        raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
+    return volume
+
+
+async def snapshot_of(backend: Backend, volume: Volume, name: str) -> Snapshot:
+    """The volume's snapshot of that name. Raises NotFound."""
+    for one in await backend.snapshots(volume):
+        if one.name == name:
+            return one
+    raise no_snapshot(volume, name)
 
 
 async def must_be_ours(backend: Backend, name: str) -> None:

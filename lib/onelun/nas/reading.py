@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import uuid as uuids
 
-from onelun.errors import NotFound
-from onelun.model import Attributes, Kind, Owner, Volume
+from onelun.model import Attributes, Kind, Owner
 from onelun.naming import checked_initiator, checked_name
-from onelun.nas.backends.base import Backend
 from onelun.nas.leases import Leases
 from onelun.nas.locks import Locks
-from onelun.nas.pools import Pools
+from onelun.nas.pools import Pools, snapshot_of
 from onelun.nas.volumes import Volumes, copying, lock_name
 from onelun.rpc.job import Job
 from onelun.rpc.message import ReadZvol, ZvolReadable
@@ -37,7 +35,8 @@ class Reading:
         locks = self._locks.hold(lock_name(backend, row.zvol), shared=(lock_name(backend, name),), preemptible=True)
         async with locks:
             origin = await self._volumes.cloneable(backend, name, request.cloud, still=request.snapshot is not None)
-            size = await _size(backend, origin, request.snapshot)
+            of = origin if request.snapshot is None else await snapshot_of(backend, origin, request.snapshot)
+            size = of.size_bytes
             # Of no kind that any other request means.
             owner = Owner(kind=Kind.PLAIN, cloud=request.cloud)
             # It is only read: no room is set aside for writing.
@@ -59,13 +58,3 @@ class Reading:
                     ),
                 )
         return ZvolReadable(size_bytes=size, **told)
-
-
-async def _size(backend: Backend, origin: Volume, snapshot: str | None) -> int:
-    """The size of the volume, or of its snapshot. Raises NotFound without that one."""
-    if snapshot is None:
-        return origin.size_bytes
-    for one in await backend.snapshots(origin):
-        if one.name == snapshot:
-            return one.size_bytes
-    raise NotFound(f"{origin.name} in pool {origin.pool} has no snapshot {snapshot}", snapshot=snapshot)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from onelun.errors import Conflict, NotFound, Rejected
-from onelun.model import Kind, Provisioning, Volume
+from onelun.model import Kind, Volume
 from onelun.naming import checked_name
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
@@ -72,8 +72,7 @@ class Saving:
         disk = await backend.find_uuid(disk.uuid) or disk
         size = max(disk.size_bytes, target.size_bytes)
         attributes = target.attributes.of_clone(disk.attributes)
-        full = attributes.provisioning is Provisioning.THICK
-        async with self._pools.promise(backend, size, full=full), self._volumes.building(backend) as uuid:
+        async with self._volumes.building(backend, size, attributes) as uuid:
             progress = copying(job, target.name)
             built = await backend.clone(disk, target.name, uuid, size, target.owner, progress, attributes=attributes)
             await backend.record(

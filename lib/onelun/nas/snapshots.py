@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from onelun.errors import Conflict, NotFound
-from onelun.model import Snapshot, State, Volume
+from onelun.errors import Conflict
+from onelun.model import Snapshot, Volume
 from onelun.naming import checked_name, is_snapshot_of_opennebula
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import DETACHING, AttachmentRow, Catalogue
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import must_be_meant
-from onelun.nas.pools import Pools
+from onelun.nas.pools import Pools, snapshot_of, still
 from onelun.nas.volumes import lock_name
 from onelun.rpc.job import Job
 from onelun.rpc.message import (
@@ -82,7 +82,8 @@ class Snapshots:
         name = checked_name(request.snapshot, "snapshot name")
         backend, meant = await self._meant(request)
         async with self._held(backend, meant) as volume:
-            await _must_have(backend, volume, name)
+            # Before anything is disconnected for one that is not there.
+            await snapshot_of(backend, volume, name)
             rows = self._rows(volume, request.remotehost)
             async with contextlib.AsyncExitStack() as apart:
                 for row in rows:
@@ -99,7 +100,7 @@ class Snapshots:
             self._rows(volume, None)
             if await _one(backend, volume, name) is None and volume.filled_from == _FLATTENED + name:
                 return ZvolFlattened(uuid=volume.uuid, size_bytes=volume.size_bytes)
-            await _must_have(backend, volume, name)
+            await snapshot_of(backend, volume, name)
             volume = await backend.revert(volume, name)
             await _mark(backend, volume, _FLATTENED + name)
             kept = [s.name for s in await backend.snapshots(volume) if is_snapshot_of_opennebula(s.name)]
@@ -130,10 +131,7 @@ class Snapshots:
     async def _held(self, backend: Backend, meant: Volume) -> AsyncIterator[Volume]:
         """The volume, ready and nobody else's for the body; its removal ends the body's work."""
         async with self._locks.hold(lock_name(backend, meant.name), preemptible=True):
-            volume = await backend.find(meant.name)
-            if volume is None or volume.uuid != meant.uuid or volume.state is not State.READY:
-                raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
-            yield volume
+            yield await still(backend, meant)
 
     @contextlib.asynccontextmanager
     async def _apart(self, backend: Backend, row: AttachmentRow, job: Job) -> AsyncIterator[None]:
@@ -158,12 +156,6 @@ class Snapshots:
 
 async def _one(backend: Backend, volume: Volume, name: str) -> Snapshot | None:
     return next((s for s in await backend.snapshots(volume) if s.name == name), None)
-
-
-async def _must_have(backend: Backend, volume: Volume, name: str) -> None:
-    """Raise NotFound before anything is disconnected for a snapshot that is not there."""
-    if await _one(backend, volume, name) is None:
-        raise NotFound(f"{volume.name} in pool {volume.pool} has no snapshot {name}", snapshot=name)
 
 
 async def _mark(backend: Backend, volume: Volume, mark: str | None) -> None:

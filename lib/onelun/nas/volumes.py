@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from onelun.errors import Conflict, NotFound, Rejected
-from onelun.model import OF_A_VM, Attributes, Kind, Owner, Provisioning, State, Volume
+from onelun.model import OF_A_VM, Attributes, Kind, Owner, State, Volume
 from onelun.naming import checked_name
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import PLAIN, Backend, Progress
@@ -26,7 +26,7 @@ from onelun.nas.growing import Growing
 from onelun.nas.locks import Locks
 from onelun.nas.ownership import describe, must_be_deleted_by, must_be_mapped_by, same_owner
 from onelun.nas.placements import Placements
-from onelun.nas.pools import Pools, must_be_ours, pinned
+from onelun.nas.pools import Pools, must_be_ours, pinned, still
 from onelun.rpc.job import Job
 from onelun.rpc.message import (
     CloneZvol,
@@ -92,8 +92,7 @@ class Volumes:
     ) -> Volume:
         self._pools.maintenance.must_be_over(backend.pool)
         size = backend.rounded(size)
-        full = request.attributes.provisioning is Provisioning.THICK
-        async with self._pools.promise(backend, size, full=full), self.building(backend) as uuid:
+        async with self.building(backend, size, request.attributes) as uuid:
             volume = await backend.create(request.zvol, uuid, size, request.owner, request.attributes)
             if request.filesystem is not None:
                 await self._formatting.format(backend, volume, request.filesystem, job)
@@ -111,7 +110,7 @@ class Volumes:
             return present
         self._pools.maintenance.must_be_over(backend.pool)
         size = backend.rounded(size)
-        async with self._pools.promise(backend, size), self.building(backend) as uuid:
+        async with self.building(backend, size) as uuid:
             await backend.create(name, uuid, size, owner)
             return await backend.publish(uuid)
 
@@ -149,8 +148,7 @@ class Volumes:
             self._pools.maintenance.must_be_over(backend.pool)
             if present is not None:
                 await self._make_way(backend, present, request.owner, job)
-            full = attributes.provisioning is Provisioning.THICK
-            async with self._pools.promise(backend, size, full=full), self.building(backend) as uuid:
+            async with self.building(backend, size, attributes) as uuid:
                 progress = copying(job, name)
                 await backend.clone(origin, name, uuid, size, request.owner, progress, attributes=attributes)
                 volume = await backend.publish(uuid, replace=present.uuid if present else None)
@@ -166,13 +164,11 @@ class Volumes:
             must_be_mapped_by(meant, request.cloud)
         size = checked_size(request.size_bytes)
         async with self._locks.hold(lock_name(backend, meant.name)):
-            volume = await backend.find(meant.name)
-            if volume is None or volume.uuid != meant.uuid or volume.state is not State.READY:
-                raise NotFound(f"volume {meant.name} has just been removed", zvol=meant.name)
+            volume = await still(backend, meant)
             size = backend.rounded(size)
             check_grown(volume, size)
             # What is set aside at once needs to be free; else only the pool as a whole limits it.
-            thick = volume.attributes.provisioning is Provisioning.THICK
+            thick = volume.attributes.thick
             async with self._pools.promise(backend, size - volume.size_bytes if thick else size, full=thick):
                 volume = await self._growing.grow(backend, volume, size, deadline=job.deadline, of=job.id)
         log.info("resize zvol=%s pool=%s size=%s", volume.name, volume.pool, volume.size_bytes)
@@ -241,14 +237,18 @@ class Volumes:
         self._placements.end(present.uuid, None)
 
     @contextlib.asynccontextmanager
-    async def building(self, backend: Backend) -> AsyncIterator[str]:
-        """A fresh UUID to build under; whatever was built is destroyed when the body fails or is cancelled."""
+    async def building(self, backend: Backend, size: int, attributes: Attributes = PLAIN) -> AsyncIterator[str]:
+        """A fresh UUID to build a volume of `size` bytes under, and room for it: for all of them where it is to be thick.
+
+        Whatever was built is destroyed when the body fails or is cancelled. Raises OutOfSpace.
+        """
         uuid = str(uuids.uuid4())
-        try:
-            yield uuid
-        except BaseException:
-            await asyncio.shield(asyncio.ensure_future(self._discard(backend, uuid)))
-            raise
+        async with self._pools.promise(backend, size, full=attributes.thick):
+            try:
+                yield uuid
+            except BaseException:
+                await asyncio.shield(asyncio.ensure_future(self._discard(backend, uuid)))
+                raise
 
     async def _discard(self, backend: Backend, uuid: str) -> None:
         volume = await backend.find_uuid(uuid)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from onelun.errors import CommandFailed, Conflict, NotFound, OnelunError, OutOfSpace, Rejected
-from onelun.model import Attributes, Capacity, Provisioning, Wipe
+from onelun.model import Attributes, Capacity, Wipe
 from onelun.nas.backends import rules
 from onelun.nas.backends.file.copying import allocate
 from onelun.nas.backends.file.mounts import unmounted
@@ -85,7 +85,7 @@ class PoolDirectory:
             if attributes.wipe is Wipe.ZERO and not writes_in_place(root):
                 reason = f"the filesystem of {self.path} writes to other blocks than those that are there; use none"
                 raise rules.refused(self.pool, "file", "WIPE", "zero", reason)
-            if attributes.provisioning is Provisioning.THICK and not self._can_allocate():
+            if attributes.thick and not self._can_allocate():
                 reason = f"the filesystem of {self.path} cannot set blocks aside; leave it out"
                 raise rules.refused(self.pool, "file", "PROVISIONING", "thick", reason)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from onelun.errors import Conflict, NotFound, Rejected
-from onelun.model import Attributes, Owner, Provisioning, Snapshot, State, Usage, Volume, Wipe
+from onelun.model import Attributes, Owner, Snapshot, State, Usage, Volume, Wipe
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import PLAIN, Change, Progress
 from onelun.nas.backends.file.changes import FileChanges
@@ -99,7 +99,7 @@ class FilePool:
 
                 def fill(data: int) -> None:
                     # What is shared must be given a block when one side writes: that is not set aside.
-                    if attributes.provisioning is not Provisioning.THICK and share_blocks(of, data):
+                    if not attributes.thick and share_blocks(of, data):
                         size = os.fstat(of).st_size
                         progress(size, size)
                     else:
@@ -153,7 +153,7 @@ class FilePool:
                 self.tree.settle(directory)
                 with self.tree.data(directory, write=True) as data:
                     os.ftruncate(data, size_bytes)
-                    if entry.volume.attributes.provisioning is Provisioning.THICK:
+                    if entry.volume.attributes.thick:
                         self._allocate_growth(data, entry.volume.size_bytes, size_bytes)
                     os.fsync(data)
             grown = msgspec.structs.replace(entry.volume, size_bytes=size_bytes)
@@ -274,7 +274,7 @@ class FilePool:
                 with self.tree.data(directory, create=True) as data:
                     fill(data)
                     os.ftruncate(data, volume.size_bytes)
-                    if volume.attributes.provisioning is Provisioning.THICK:
+                    if volume.attributes.thick:
                         allocate(data, volume.size_bytes)
                     os.fsync(data)
                 os.fsync(directory)

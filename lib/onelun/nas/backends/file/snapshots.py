@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import msgspec
 
 from onelun.errors import Busy
-from onelun.model import Provisioning, Snapshot, Volume
+from onelun.model import Snapshot, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.file.copying import allocate, copy_sparse, share_blocks
 from onelun.nas.backends.file.directory import PoolDirectory
@@ -138,7 +138,7 @@ class FileSnapshots:
         # Never used again, so that facts of long ago mean no other file.
         file = f"{REVERT}{uuids.uuid4()}"
         with self._tree.data(directory, data_file(snapshot.name)) as source, self._new(directory, file) as target:
-            thick = reverted.attributes.provisioning is Provisioning.THICK
+            thick = reverted.attributes.thick
             if thick or not share_blocks(source, target):
                 copy_sparse(source, target, lambda done, total: None, stop)
             os.ftruncate(target, snapshot.size_bytes)

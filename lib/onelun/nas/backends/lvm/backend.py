@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from onelun.errors import Busy, NotFound, OnelunError, Rejected
-from onelun.model import Attributes, Capacity, Extent, Owner, Provisioning, Snapshot, Usage, Volume, Wipe
+from onelun.model import Attributes, Capacity, Extent, Owner, Snapshot, Usage, Volume, Wipe
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import PLAIN, Backend, Change, Progress
 from onelun.nas.backends.lvm.adopting import LvmAdopting
@@ -132,7 +132,7 @@ class LvmBackend(Backend):
     async def accept(self, attributes: Attributes) -> None:
         """See the base. A thin pool sets nothing aside, and writes zeros into each block before it gives it away."""
         rules.check_only_zfs(self.pool, "lvm", attributes)
-        if attributes.provisioning is Provisioning.THICK:
+        if attributes.thick:
             reason = (
                 "a thin pool gives blocks when they are written; leave it out, or use a pool of the kind zfs or file"
             )

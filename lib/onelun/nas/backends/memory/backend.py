@@ -11,7 +11,7 @@ import time
 import msgspec
 
 from onelun.errors import Conflict, NotFound, Rejected
-from onelun.model import Attributes, Capacity, Extent, Owner, Provisioning, Snapshot, State, Usage, Volume
+from onelun.model import Attributes, Capacity, Extent, Owner, Snapshot, State, Usage, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import PLAIN, Backend, Change, Progress
 from onelun.nas.backends.changes import merged
@@ -80,7 +80,7 @@ class MemoryBackend(Backend):
     async def accept(self, attributes: Attributes) -> None:
         """See the base. Memory that is given up is wiped by itself; none is set aside."""
         rules.check_only_zfs(self.pool, "memory", attributes)
-        if attributes.provisioning is Provisioning.THICK:
+        if attributes.thick:
             raise rules.refused(self.pool, "memory", "PROVISIONING", "thick", "blocks are taken when they are written")
 
     async def create(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from onelun.errors import Rejected
-from onelun.model import Attributes, Owner, Provisioning, State, Volume, Wipe
+from onelun.model import Attributes, Owner, State, Volume, Wipe
 from onelun.nas.backends import rules
 from onelun.nas.backends.zfs.command import Missing, Present, Zfs
 from onelun.nas.backends.zfs.places import CLONE, NEW
@@ -58,7 +58,7 @@ class Builder:
         """Whether all of its size is set aside: as it asks, or else as the pool is configured."""
         if attributes.provisioning is None:
             return self._thick
-        return attributes.provisioning is Provisioning.THICK
+        return attributes.thick
 
     def volume(
         self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes, origin: str | None = None
