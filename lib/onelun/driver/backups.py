@@ -13,9 +13,10 @@ import contextlib
 import re
 from typing import Any, NamedTuple, TypeVar
 
+from onelun.driver.backup_document import BackupConfig, parse_backup_document
 from onelun.driver.backupstore import base_path
 from onelun.driver.disks import Known, volume_of
-from onelun.driver.document import BackupConfig, Vm, parse_backup_document
+from onelun.driver.document import Vm
 from onelun.driver.freezing import Freeze, frozen
 from onelun.driver.location import Directory, Disk, parse_location
 from onelun.driver.places import place

@@ -11,10 +11,11 @@ import contextlib
 from typing import NamedTuple
 
 from onelun.driver.api import Api
+from onelun.driver.backup_document import parse_ds_mad, parse_image_datastore
 from onelun.driver.backupstore import disks_of, fetch
 from onelun.driver.content import Content
 from onelun.driver.disks import Known
-from onelun.driver.document import parse_ds_mad, parse_image_datastore, parse_vm
+from onelun.driver.document import parse_vm
 from onelun.driver.formats import Format, check_intact, inspect
 from onelun.driver.importing import write
 from onelun.driver.location import Directory, Disk, parse_location
