@@ -12,6 +12,7 @@ from onelun.rpc.message import (
     MapZvol,
     RemoveDisk,
     RestoreZvol,
+    SetMaintenance,
     SnapshotZvol,
 )
 
@@ -186,6 +187,14 @@ async def test_a_disk_that_another_host_has_is_refused_before_anything_is_writte
 async def test_another_vm_s_disk_is_refused(nas, disk):
     with pytest.raises(Conflict, match="not disk 0 of VM 8"):
         await nas.ask(_begin(vm=8))
+
+
+async def test_a_disk_is_restored_where_it_is_also_while_nothing_new_is_placed_there(nas, disk):
+    await nas.ask(SetMaintenance(on=True))
+
+    begun = await _restore(nas)
+
+    assert (await nas.volumes())["one-3-7-0"].uuid == begun.uuid
 
 
 async def test_a_disk_that_is_gone_is_not_found(nas):
