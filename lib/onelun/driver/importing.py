@@ -121,7 +121,8 @@ async def _explained(run: Run, source: Source, error: CommandFailed) -> OnelunEr
     with contextlib.suppress(OnelunError):
         capacity = PoolCapacity(zpool=source.pool)
         found = await run.ask(source.nas, capacity, PoolCapacityIs, within_s=_CLEAN_UP_S)
-        if found.free_bytes <= 0:
+        # In maintenance it says that it has no room, whatever it has.
+        if found.free_bytes <= 0 and found.maintenance is None:
             return OutOfSpace(
                 f"pool {source.pool} of {source.nas} became full while the image was written: make room and repeat",
                 pool=source.pool,
