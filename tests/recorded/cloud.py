@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import re
 import subprocess
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.recorded.backupstore import Backupstore
 from tests.support import recorded
 from tests.support.observed import MIB, State, content_of, observe
 from tests.support.oned import Oned
@@ -19,6 +22,9 @@ from tests.support.recorded import RECORDINGS, Recorded
 from tests.support.sandbox.place import CHECKOUT, Place
 
 LIMIT_S = 150
+# What nobody renews goes with its lease, and a lease is looked at now and then.
+LIMITS = {"lease_s": 9.0, "probe_s": 2.0}
+SETTLE_S = 30.0
 # What is in the file that the recorded image is registered from.
 _BASE = bytes(range(256)) * (2 * MIB // 256)
 BASE = content_of(_BASE)
@@ -33,9 +39,16 @@ class Image(NamedTuple):
 
 
 class Scribble(NamedTuple):
-    """Something else is written into the volume."""
+    """Something is written into the volume; another `draft` is something else, at the same place."""
 
     volume: str
+    draft: int = 1
+
+
+class Kept(NamedTuple):
+    """The backup datastore takes the files of a backup from the VM's directory."""
+
+    directory: str
 
 
 class Ran(NamedTuple):
@@ -52,10 +65,20 @@ class OnedVm(NamedTuple):
     id: int
     lcm: int | None = None
     host: str | None = None
+    state: int = 3
 
 
 # What must be there before an action: images, what a VM wrote, and lines of oned's transfer scripts.
-Step = Image | Scribble | Ran | str
+Step = Image | Scribble | Kept | Ran | str
+
+
+def written(image: int) -> str:
+    """The sum of what is in an image that is not empty."""
+    return content_of(bytes(MIB) + _drawn(Scribble(f"one-{image}", draft=0)))
+
+
+def _drawn(scribble: Scribble) -> bytes:
+    return random.Random(f"{scribble.volume} {scribble.draft}").randbytes(2 * MIB)
 
 
 def names(place: Place) -> dict[str, str]:
@@ -72,9 +95,10 @@ def names(place: Place) -> dict[str, str]:
 class Cloud:
     """One sandbox, and its oned."""
 
-    def __init__(self, place: Place, oned: Oned) -> None:
+    def __init__(self, place: Place, oned: Oned, backups: Backupstore) -> None:
         self.place = place
         self.oned = oned
+        self._backups = backups
         self._regtimes = dict(_regtimes())
         for name in ("images", "vms/0"):
             os.makedirs(place.path(name), mode=0o755, exist_ok=True)
@@ -134,10 +158,14 @@ class Cloud:
         return stdout.decode()
 
     def serve(self, vms: Iterable[OnedVm]) -> None:
-        """Have oned know these VMs and no others."""
+        """Have oned know these VMs and no others, and the image that a backup is, with its datastore."""
         self.oned.documents.clear()
+        self.oned.documents["image", 27] = recorded.show("oneimage-show-t-os", ID="27", DATASTORE_ID="108")
+        self.oned.documents["datastore", 108] = recorded.show(
+            "onedatastore-show-bk_onelun", DS_MAD=self._backups.driver
+        )
         for vm in vms:
-            self.oned.vm(vm.document, vm.id, lcm=vm.lcm, state=3, host=vm.host)
+            self.oned.vm(vm.document, vm.id, lcm=vm.lcm, state=vm.state, host=vm.host)
 
     def prepare(self, steps: Iterable[Step]) -> None:
         """Do the steps, one after the other."""
@@ -145,7 +173,10 @@ class Cloud:
             if isinstance(step, Image):
                 self._register(step)
             elif isinstance(step, Scribble):
-                self._scribble(step.volume)
+                self._scribble(step)
+            elif isinstance(step, Kept):
+                host, _, path = step.directory.partition(":")
+                self._backups.keep(Path(self.place.host_datastores(recorded.HOSTS[host]), path, "backup"))
             elif isinstance(step, Ran):
                 call = self.recording(step.recording)
                 self.run(call._replace(argv=tuple(map(self._mapped, step.argv))) if step.argv else call)
@@ -155,21 +186,28 @@ class Cloud:
     def _register(self, image: Image) -> None:
         self.run(self._datastore("mkfs", image.id, SIZE=str(image.size_mb)))
         if not image.empty:
-            self._scribble(f"one-{image.id}")
+            self._scribble(Scribble(f"one-{image.id}", draft=0))
 
     def _datastore(self, action: str, image_id: int, **elements: str) -> Recorded:
         text = recorded.document(action, ID=str(image_id), REGTIME=self._regtimes.get(str(image_id), "5"), **elements)
         encoded = base64.b64encode(self._mapped(text).encode())
         return Recorded(f"datastore/{action}", (str(image_id),), encoded)
 
-    def _scribble(self, volume: str) -> None:
-        with open(Path(self.place.pool, volume, "data"), "r+b") as data:
+    def _scribble(self, scribble: Scribble) -> None:
+        with open(Path(self.place.pool, scribble.volume, "data"), "r+b") as data:
             data.seek(MIB)
-            data.write(os.urandom(2 * MIB))
+            data.write(_drawn(scribble))
 
     def state(self) -> State:
         """What is there now."""
         return observe(self.place)
+
+    def settled(self) -> State:
+        """What is there when all that was interrupted is tidied up, or when that takes too long."""
+        end = time.monotonic() + SETTLE_S
+        while (found := self.state()).leftovers and time.monotonic() < end:
+            time.sleep(0.1)
+        return found
 
     def reset(self) -> None:
         """Give everything back by oned's own actions; nothing may be left."""
@@ -187,7 +225,7 @@ class Cloud:
                 [self._remove(name) for name in left.volumes if _IMAGE.fullmatch(name)],
             ):
                 list(pool.map(self.run, calls))
-        left = self.state()
+        left = self.settled()
         assert left == State(), f"left when all was given back: {left}"
 
     def _delete(self, host: str, path: str) -> Recorded:

@@ -10,7 +10,7 @@ def _snapshots(*numbers: int) -> tuple[Step, ...]:
     """Image 4 with those snapshots, each of another content, that were taken while a VM had it."""
     steps: tuple[Step, ...] = (Image(4, 128), f"LN onelun vm:onelun/one-4 {ONE}/disk.1 0 102")
     for number in numbers:
-        steps += (f"SNAP_CREATE onelun {ONE}/disk.1 {number} 0 102", Scribble("one-4"))
+        steps += (f"SNAP_CREATE onelun {ONE}/disk.1 {number} 0 102", Scribble("one-4", draft=number + 1))
     return (*steps, f"MVDS onelun {ONE}/disk.1 onelun/one-4 0 102")
 
 

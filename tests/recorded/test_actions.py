@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 
 import pytest
 from tests.recorded.cloud import LIMIT_S, Cloud
@@ -24,7 +23,6 @@ pytestmark = pytest.mark.timeout(600)
 KILLS = [(action, role) for action in ACTIONS for role in action.kills]
 # Half of the time that the work took undisturbed; earlier when it turns out to be quicker this time.
 FRACTIONS = (0.5, 0.25, 0.1, 0.0)
-SETTLE_S = 15.0
 # Filled by the undisturbed runs, which come first.
 MEASURED: dict[Action, dict[str, Work]] = {}
 
@@ -47,9 +45,7 @@ def succeeds(cloud: Cloud, action: Action) -> None:
 
 def settles(cloud: Cloud, expected: State) -> None:
     """The state is as expected; what was interrupted may be tidied up a moment later."""
-    end = time.monotonic() + SETTLE_S
-    while (found := cloud.state()) != expected and found.leftovers and time.monotonic() < end:
-        time.sleep(0.1)
+    found = cloud.settled()
     assert found == expected, difference(found, expected)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import subprocess
+import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ MIB = 1 << 20
 SWAP = "swap"
 _PAGE = 4096
 _READ_S = 30
+_BACKUP = re.compile(r"disk\.\d+\.\d+")
 _TARGET = re.compile(r"iqn\.2026-11\.io\.onelun\.\w+:\w+\.([\w-]+)\.e[0-9]+")
 _INITIATOR = re.compile(r"^        iqn\.2026-11\.io\.onelun\.host:(\w+)$", re.MULTILINE)
 
@@ -80,6 +82,10 @@ class State:
         old = replace(volume, content=volume.snapshots[f"snap-{number}"])
         return replace(self, volumes=self.volumes | {name: old})
 
+    def holding(self, name: str, content: str) -> State:
+        """With that content in the volume."""
+        return replace(self, volumes=self.volumes | {name: replace(self.volumes[name], content=content)})
+
     def attached(self, host: str, name: str) -> State:
         """With a target for that host, and its device there."""
         return replace(self, exports=self.exports | {(name, host)}, devices=self.devices | {(name, host)})
@@ -107,6 +113,11 @@ class State:
         return self.attached(host, name).entry(host, path, link_to(name))
 
 
+def backup_of(content: str) -> str:
+    """What a file of a backup is that holds that content, all of it."""
+    return f"qcow2 of {content}"
+
+
 def link_to(name: str) -> str:
     """What disk.N of that volume is."""
     return f"-> /dev/onelun/{NAS}/tank/{name}"
@@ -124,7 +135,9 @@ def observe(place: Place) -> State:
     for host in NODES:
         devices |= {(name, host) for name in _devices(place, host)}
     leftovers = [path.name for path in pool.iterdir() if path.name.startswith((".new-", ".clone-"))]
-    leftovers += [str(path) for path in pool.glob("*/*") if re.match(r"revert-|snapshot-copying", path.name)]
+    inside = [path for name in volumes for path in Path(pool, name).iterdir()]
+    leftovers += [str(path) for path in inside if re.match(r"revert-|snapshot-copying", path.name)]
+    leftovers += os.listdir(place.path("frontend", "staging"))
     if len(loops(place)) != len(devices):
         leftovers.append(f"{len(loops(place))} loop devices for {len(devices)} disks")
     return State(volumes, exports, frozenset(devices), entries, tuple(sorted(leftovers)))
@@ -160,8 +173,10 @@ def content(path: Path) -> str:
 
 def content_of(data: bytes) -> str:
     """The same sum of a file that begins with `data`, whole MiB."""
-    blocks = (b"%d:" % offset + data[offset : offset + MIB] for offset in range(0, len(data), MIB))
-    return hashlib.sha256(b"".join(blocks)).hexdigest()
+    blocks = ((offset, data[offset : offset + MIB]) for offset in range(0, len(data), MIB))
+    return hashlib.sha256(
+        b"".join(b"%d:" % offset + block for offset, block in blocks if block.strip(b"\0"))
+    ).hexdigest()
 
 
 EMPTY = content_of(b"")
@@ -198,7 +213,17 @@ def _devices(place: Place, host: str) -> list[str]:
 def _entries(root: Path, owner: int) -> list[tuple[str, str]]:
     found = []
     for path in sorted(root.glob("*/*/**/*")) + sorted(root.glob("*/*")):
-        value = f"-> {os.readlink(path)}" if path.is_symlink() else "directory" if path.is_dir() else "file"
+        value = f"-> {os.readlink(path)}" if path.is_symlink() else "directory" if path.is_dir() else _file(path)
         uid = path.lstat().st_uid
         found.append((str(path.relative_to(root)), value if uid == owner else f"{value} of user {uid}"))
     return found
+
+
+def _file(path: Path) -> str:
+    """What a file in a VM's directory is; of a backup's, what is in it."""
+    if path.parent.name != "backup" or not _BACKUP.fullmatch(path.name):
+        return "file"
+    with tempfile.TemporaryDirectory() as directory:
+        raw = Path(directory, "raw")
+        run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path), str(raw), check=False)
+        return backup_of(content(raw)) if raw.exists() else "no whole qcow2"
