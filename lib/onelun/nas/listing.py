@@ -27,6 +27,8 @@ from onelun.rpc.message import (
 
 log = logging.getLogger(__name__)
 
+_THERE = (State.READY, State.DELETING)
+
 # What one pool may take to tell what its volumes take; who asks waits for all of them.
 _USAGE_S = 20.0
 
@@ -52,7 +54,7 @@ class Listing:
         """The placements of a cloud, by any of VM, disk and path, each with what its volume says of itself.
 
         Where a VM's disk has none (it was never mapped, or the catalogue was lost), the volume that says that it is that
-        disk stands for it.
+        disk stands for it; also when its removal was cut off, which is to be repeated.
         """
         where: dict[str, str | int] = {"cloud": request.cloud}
         for column in ("vm", "disk", "path"):
@@ -79,7 +81,7 @@ class Listing:
                 self._unplaced(volume, request)
                 for backend in self._pools
                 for volume in await backend.volumes()
-                if volume.state is State.READY and is_disk_of(volume, request.cloud, request.vm, request.disk)
+                if volume.state in _THERE and is_disk_of(volume, request.cloud, request.vm, request.disk)
             ]
         return PlacementList(body=body)
 

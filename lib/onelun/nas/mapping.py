@@ -122,6 +122,8 @@ class Mapping:
         backend = self._pools.backend(request.zpool)
         meant = await backend.find(checked_name(request.zvol, "volume name"))
         if meant is None:
+            # Whoever removed it before may have ended with that.
+            self._placements.end_absent(backend.pool, request.zvol, request.cloud, request.vm, request.disk)
             return DiskRemoved(destroyed=False)
         own = is_disk_of(meant, request.cloud, request.vm, request.disk)
         if not own and (meant.owner.kind is not Kind.IMAGE or meant.owner.cloud != request.cloud):
@@ -141,11 +143,12 @@ class Mapping:
                     deadline=job.deadline,
                     of=job.id,
                 )
-            self._placements.end(meant.uuid, request.path)
             volume = await backend.find(meant.name)
             destroyed = own and volume is not None and volume.uuid == meant.uuid
             if destroyed and volume is not None:
                 await self._volumes.remove(backend, volume)
+            # Last: by it the next `delete` finds a volume that is still there.
+            self._placements.end(meant.uuid, request.path)
         return DiskRemoved(destroyed=destroyed, debt=owes)
 
     @contextlib.contextmanager

@@ -41,3 +41,7 @@ class Placements:
     def end(self, uuid: str, path: str | None) -> None:
         """The VM has that disk no more."""
         self._catalogue.drop(*(p for p in self._catalogue.placements(uuid=uuid) if path in (None, p.path)))
+
+    def end_absent(self, pool: str, zvol: str, cloud: str, vm: int, disk: int) -> None:
+        """The VM has that disk no more, whose volume is gone."""
+        self._catalogue.drop(*self._catalogue.placements(pool=pool, zvol=zvol, cloud=cloud, vm=vm, disk=disk))

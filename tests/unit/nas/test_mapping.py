@@ -6,7 +6,7 @@ import pytest
 
 from onelun.errors import Busy, Cancelled, CommandFailed, Conflict, NoReply, NotFound, OutOfSpace, Rejected, Unreachable
 from onelun.model import Kind, Owner
-from onelun.rpc.message import CreateZvol, ListZvols, MapZvol, RemoveDisk, UnmapZvol
+from onelun.rpc.message import CreateZvol, FindPlacements, ListZvols, MapZvol, RemoveDisk, UnmapZvol
 
 from .conftest import CLOUD, MIB
 
@@ -286,6 +286,50 @@ async def test_removing_an_absent_disk_succeeds(nas):
     reply = await nas.ask(RemoveDisk(zvol="one-9-3-0", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH))
 
     assert reply.destroyed is False
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+async def test_a_removal_that_was_cut_off_is_found_again_and_finished(nas, monkeypatch, mapped):
+    await _image(nas, "one-1-3-0", DISK)
+    if mapped:
+        await nas.ask(_map("one-1-3-0"))
+    remove = RemoveDisk(zvol="one-1-3-0", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH)
+    find = FindPlacements(cloud=CLOUD, vm=3, disk=0)
+
+    async def cut_off(volume):
+        raise Cancelled("the caller is gone")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(nas.backend, "destroy", cut_off)
+        with pytest.raises(Cancelled):
+            await nas.ask(remove)
+    left = (await nas.ask(find)).body
+    reply = await nas.ask(remove)
+
+    assert [row["zvol"] for row in left] == ["one-1-3-0"]
+    assert reply.destroyed is True
+    assert await nas.volumes() == {}
+    assert (await nas.ask(find)).body == []
+
+
+async def test_a_removal_that_was_cut_off_at_its_very_end_leaves_no_placement(nas, monkeypatch):
+    await _image(nas, "one-1-3-0", DISK)
+    await nas.ask(_map("one-1-3-0"))
+    remove = RemoveDisk(zvol="one-1-3-0", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH)
+
+    destroy = nas.backend.destroy
+
+    async def cut_off(volume):
+        await destroy(volume)
+        raise Cancelled("the caller is gone")
+
+    monkeypatch.setattr(nas.backend, "destroy", cut_off)
+    with pytest.raises(Cancelled):
+        await nas.ask(remove)
+    reply = await nas.ask(remove)
+
+    assert reply.destroyed is False
+    assert nas.catalogue.placements() == []
 
 
 async def test_a_removal_of_a_disk_on_a_dead_host_fences_and_goes_on(nas):
