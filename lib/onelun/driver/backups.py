@@ -10,22 +10,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import re
-from typing import Any, NamedTuple, TypeVar
 
-from onelun.driver.backup_document import BackupConfig, parse_backup_document
-from onelun.driver.backupstore import base_path
-from onelun.driver.disks import Known, volume_of
-from onelun.driver.document import Vm
+from onelun.driver.backup_call import Backup, Part, given
+from onelun.driver.disks import volume_of
 from onelun.driver.freezing import Freeze, frozen
-from onelun.driver.location import Directory, Disk, parse_location
+from onelun.driver.location import Disk
 from onelun.driver.places import place
 from onelun.driver.reading import offered
 from onelun.driver.running import Run
 from onelun.driver.snapshots import existing_volume
 from onelun.ending import to_its_end
 from onelun.errors import Conflict, NotFound, OnelunError, ProtocolError, Rejected
-from onelun.naming import Source, backup_snapshot, is_backup_of
+from onelun.naming import Source, is_backup_of
 from onelun.rpc.message import (
     BackupWritten,
     ChangeList,
@@ -35,7 +31,6 @@ from onelun.rpc.message import (
     HelloIs,
     ListChanges,
     ListSnapshots,
-    OfVolume,
     SnapshotDeleted,
     SnapshotList,
     SnapshotZvol,
@@ -49,45 +44,6 @@ _PIECE = 1 << 20
 _SAME_S = 1e-3
 _RESET = "take a full backup: onevm backup --reset"
 Extents = tuple[tuple[int, int, bool], ...]
-
-_R = TypeVar("_R", bound=OfVolume)
-
-
-class _Backup(NamedTuple):
-    """One backup as oned asks for it. `agent` writes the files, in `path`; `host` is where the VM is."""
-
-    vm: Vm
-    config: BackupConfig
-    directory: Directory
-    disk_ids: tuple[int, ...]
-    agent: str
-    path: str
-
-    @property
-    def snapshot(self) -> str:
-        """The name of the snapshots that it is made from."""
-        return backup_snapshot(self.vm.id, self.config.increment if self.config.incremental else None)
-
-    @property
-    def base(self) -> str | None:
-        """The name of the snapshots that it builds on."""
-        return None if self.config.base is None else backup_snapshot(self.vm.id, self.config.base)
-
-    def disk(self, disk_id: int) -> Disk:
-        """One of the VM's disks."""
-        return Disk(self.directory.host, self.directory.path, f"disk.{disk_id}", self.vm.id, disk_id)
-
-
-class _Part(NamedTuple):
-    """One disk of it."""
-
-    disk: Disk
-    source: Source
-
-    def request(self, run: Run, kind: type[_R], **more: Any) -> _R:  # noqa: ANN401 - whatever the request has more
-        """A request about the disk's volume."""
-        zvol, zpool, cloud = self.source.volume, self.source.pool, run.config.cloud
-        return kind(zvol=zvol, zpool=zpool, cloud=cloud, vm=self.disk.vm_id, disk=self.disk.disk_id, **more)
 
 
 async def prebackup(run: Run) -> str:
@@ -104,23 +60,23 @@ async def prebackup_live(run: Run) -> str:
 
 async def postbackup(run: Run) -> str:
     """Remove the files of a backup, and the snapshots that no later one needs. What is gone is success."""
-    backup = _given(run)
+    backup = given(run)
     try:
         await place(run, backup.agent).remove(backup.path, _FOLDER)
     finally:
         if backup.config.failed or not backup.config.incremental:
             for disk_id in backup.disk_ids:
                 disk = backup.disk(disk_id)
-                source = await volume_of(run, disk, _known(backup))
+                source = await volume_of(run, disk, backup.known)
                 if source is not None:
-                    await _drop(run, _Part(disk, source), backup.snapshot)
+                    await _drop(run, Part(disk, source), backup.snapshot)
     run.note(f"removed the files of the backup in {backup.path}/{_FOLDER}")
     return ""
 
 
 async def forget_backups(run: Run, source: Source, disk: Disk) -> None:
     """Delete the snapshots of the VM's backups of an image that the VM has no more. It is no error that it cannot be done."""
-    part = _Part(disk, source)
+    part = Part(disk, source)
     with contextlib.suppress(OnelunError):
         for name in await _snapshots(run, part):
             if is_backup_of(disk.vm_id, name):
@@ -128,15 +84,15 @@ async def forget_backups(run: Run, source: Source, disk: Disk) -> None:
 
 
 async def _back_up(run: Run, *, live: bool) -> None:
-    backup = _given(run)
+    backup = given(run)
     if backup.config.interactive:
         raise Rejected("BACKUP_CONFIG/INTERACTIVE is YES, which onelun does not support: set it to NO")
     hello = await run.ask(backup.agent, Hello(), HelloIs)
     if hello.initiator is None:
         raise ProtocolError(f"{backup.agent} does not say its initiator: it is no compute agent")
-    oned = _known(backup)
+    oned = backup.known
     disks = [backup.disk(disk_id) for disk_id in backup.disk_ids]
-    parts = [_Part(disk, await existing_volume(run, disk, oned)) for disk in disks]
+    parts = [Part(disk, await existing_volume(run, disk, oned)) for disk in disks]
     superfluous = [await _superfluous(run, backup, part) for part in parts]
     where = place(run, backup.agent)
     await where.remove(backup.path, _FOLDER)
@@ -160,38 +116,7 @@ async def _back_up(run: Run, *, live: bool) -> None:
     run.note(f"wrote a {kind} of {len(parts)} disks to {backup.path}/{_FOLDER}")
 
 
-def _given(run: Run) -> _Backup:
-    rest, name = run.arguments.rest, run.call.name.rpartition("/")[2]
-    if len(rest) not in (3, 4):
-        # The name of a VM that never ran is empty, and empty words are none.
-        raise Rejected(f"the arguments should be: {name} HOST:DIRECTORY DISKS DEPLOY_ID JOB VM DATASTORE")
-    directory = parse_location(rest[0], run.config.datastores)
-    if not isinstance(directory, Directory):
-        raise Rejected(f"{rest[0][:200]} is a disk, where a VM's directory was expected")
-    if directory.vm_id != run.arguments.vm_id:
-        raise Rejected(f"the directory is that of VM {directory.vm_id}, and the call is for VM {run.arguments.vm_id}")
-    if not re.fullmatch(r"[0-9]{1,6}(:[0-9]{1,6})*:?", rest[1]):
-        raise Rejected(f"the disks are {rest[1][:40]!r}: they should be numbers with colons between them")
-    vm, config = parse_backup_document(run.arguments.document or b"")
-    if vm.id != directory.vm_id:
-        raise Rejected(f"the document is of VM {vm.id}, and the call is for VM {directory.vm_id}")
-    base = base_path(run.config.remotes)
-    return _Backup(
-        vm=vm,
-        config=config,
-        directory=directory,
-        disk_ids=tuple(dict.fromkeys(int(number) for number in rest[1].strip(":").split(":"))),
-        agent=run.context.hosts.compute(config.bridge or directory.host),
-        path=directory.path if base is None else f"{base.rstrip('/')}/{vm.id}",
-    )
-
-
-def _known(backup: _Backup) -> Known:
-    """What the document says of the VM is as good as what oned's API does."""
-    return Known(asked=True, vm=backup.vm)
-
-
-async def _superfluous(run: Run, backup: _Backup, part: _Part) -> set[str]:
+async def _superfluous(run: Run, backup: Backup, part: Part) -> set[str]:
     """The VM's snapshots of other backups, which nothing builds on. Raises Rejected when the one it builds on is missing."""
     names = set(await _snapshots(run, part))
     if backup.base is not None and backup.base not in names:
@@ -201,13 +126,13 @@ async def _superfluous(run: Run, backup: _Backup, part: _Part) -> set[str]:
     return {name for name in names if is_backup_of(backup.vm.id, name)} - {backup.base, backup.snapshot}
 
 
-async def _snapshots(run: Run, part: _Part) -> dict[str, float]:
+async def _snapshots(run: Run, part: Part) -> dict[str, float]:
     """The volume's snapshots, and when each was made."""
     listed = await run.ask(part.source.nas, part.request(run, ListSnapshots), SnapshotList)
     return {str(row.get("snapshot")): float(row.get("made_at", 0.0)) for row in listed.body}
 
 
-async def _take(run: Run, backup: _Backup, parts: list[_Part], *, live: bool) -> list[float]:
+async def _take(run: Run, backup: Backup, parts: list[Part], *, live: bool) -> list[float]:
     """Take the snapshots of all disks, of a frozen guest where that is asked for; when each was made."""
     async with contextlib.AsyncExitStack() as stack:
         freeze = None
@@ -224,7 +149,7 @@ async def _take(run: Run, backup: _Backup, parts: list[_Part], *, live: bool) ->
     return [made_at for made_at in taken if isinstance(made_at, float)]
 
 
-def _say(run: Run, backup: _Backup, freeze: Freeze | None) -> None:
+def _say(run: Run, backup: Backup, freeze: Freeze | None) -> None:
     if freeze is None:
         run.note(f"this backup is crash-consistent, disk by disk: FS_FREEZE is {backup.config.freeze}, not AGENT")
     elif freeze.missing is not None:
@@ -233,19 +158,19 @@ def _say(run: Run, backup: _Backup, freeze: Freeze | None) -> None:
         run.note("the guest's filesystems were frozen: the backup is consistent")
 
 
-async def _take_one(run: Run, backup: _Backup, part: _Part) -> float:
+async def _take_one(run: Run, backup: Backup, part: Part) -> float:
     request = part.request(run, SnapshotZvol, snapshot=backup.snapshot)
     return (await run.ask(part.source.nas, request, ZvolSnapshotted, anew=True)).made_at
 
 
-async def _check_alone(run: Run, backup: _Backup, part: _Part, made_at: float) -> None:
+async def _check_alone(run: Run, backup: Backup, part: Part, made_at: float) -> None:
     """Raise Conflict when the snapshot is another one by now: the file may be of both."""
     found = (await _snapshots(run, part)).get(backup.snapshot)
     if found is None or abs(found - made_at) > _SAME_S:
         raise Conflict(f"another backup of VM {backup.vm.id} took {backup.snapshot} of {part.source} meanwhile")
 
 
-async def _changes(run: Run, backup: _Backup, part: _Part) -> Extents | None:
+async def _changes(run: Run, backup: Backup, part: Part) -> Extents | None:
     """What an increment has to hold; None for a full backup."""
     if backup.base is None:
         return None
@@ -256,7 +181,7 @@ async def _changes(run: Run, backup: _Backup, part: _Part) -> Extents | None:
         raise Rejected(f"{error.sentence}; {_RESET}") from error
 
 
-async def _write_document(run: Run, backup: _Backup) -> None:
+async def _write_document(run: Run, backup: Backup) -> None:
     """Write vm.xml, in base64, from which OpenNebula makes a template when the backup is restored as a new VM."""
     text = base64.encodebytes(run.arguments.document or b"")
     where, entry = place(run, backup.agent), Entry(name=f"{_FOLDER}/vm.xml", kind="file")
@@ -265,7 +190,7 @@ async def _write_document(run: Run, backup: _Backup) -> None:
         await where.put(backup.path, entry, offset=offset, data=text[offset : offset + _PIECE], last=last)
 
 
-async def _write(run: Run, backup: _Backup, part: _Part, extents: Extents | None, initiator: str) -> None:
+async def _write(run: Run, backup: Backup, part: Part, extents: Extents | None, initiator: str) -> None:
     async with offered(run, part.source, snapshot=backup.snapshot, initiator=initiator) as leased, leased.kept(run):
         told = leased.offered
         request = WriteBackup(
@@ -284,7 +209,7 @@ async def _write(run: Run, backup: _Backup, part: _Part, extents: Extents | None
     run.note(f"wrote disk {part.disk.disk_id}, {part.source}: {written.size_bytes} bytes")
 
 
-async def _undo(run: Run, backup: _Backup, parts: list[_Part]) -> None:
+async def _undo(run: Run, backup: Backup, parts: list[Part]) -> None:
     """Remove the files, and the snapshots, which a repeat takes anew. What cannot be removed now, postbackup removes."""
     with contextlib.suppress(OnelunError):
         await place(run, backup.agent).remove(backup.path, _FOLDER)
@@ -293,7 +218,7 @@ async def _undo(run: Run, backup: _Backup, parts: list[_Part]) -> None:
             await _drop(run, part, backup.snapshot)
 
 
-async def _drop(run: Run, part: _Part, name: str) -> None:
+async def _drop(run: Run, part: Part, name: str) -> None:
     # Anew, as everything that goes with a snapshot: what was done for an earlier one of that name is of no use.
     request = part.request(run, DelSnapshot, snapshot=name)
     await run.ask(part.source.nas, request, SnapshotDeleted, anew=True)
