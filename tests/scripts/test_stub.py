@@ -16,17 +16,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.scripts.conftest import CHECKOUT, FrontEnd
+from tests.scripts.conftest import CHECKOUT, CLOUD, FrontEnd
+from tests.support.fake_nas import Volume
 from tests.support.recorded import Recorded, datastore_call, transfer_call
 from tests.support.requires import requires
 
 from onelun.driver.action import ACTIONS
 from onelun.driver.frame import takes_stdin
 from onelun.driver.running import COPIES
+from onelun.model import Kind, Owner
 from onelun.rpc import message as m
 
 DISK = "host01:/var/lib/one/datastores/103/0/disk.1"
 LN = transfer_call("6.10", "ln", "vm:nas1/tank/one-9", DISK, "0", "102")
+IMAGE = Owner(kind=Kind.IMAGE, cloud=CLOUD, image_id=9)
 # What the interpreter has loaded anyway, and what is built into it.
 CHEAP = {"_signal", "_socket", "posix", "sys", "time", "stub", "__main__"}
 
@@ -217,6 +220,29 @@ def test_a_killed_stub_cancels_its_action(front: FrontEnd) -> None:
         process.kill()
 
     wait_for(lambda: front.cloud.cancelled)
+
+
+def test_the_same_call_waits_until_what_a_killed_stub_began_is_undone(front: FrontEnd) -> None:
+    front.cloud.volumes["nas1", "tank", "one-9"] = Volume(1 << 20, IMAGE)
+    front.start("6.10")
+    clone = transfer_call("6.10", "clone", "vm:nas1/tank/one-9", DISK, "0", "102")
+    front.hang_next()
+    front.cloud.hanging = m.MapZvol
+    with front.begin(clone) as process:
+        wait_for(lambda: front.cloud.requests(m.MapZvol))
+        front.cloud.hanging = m.RemoveDisk
+        process.kill()
+    wait_for(lambda: front.cloud.requests(m.RemoveDisk))
+
+    with front.begin(clone) as again:
+        with pytest.raises(subprocess.TimeoutExpired):
+            again.wait(1.0)
+        before = len(front.cloud.requests(m.CloneZvol))
+        front.release()
+        assert again.wait(20) == 0
+
+    assert before == 1
+    assert ("nas1", "tank", "one-9-0-1") in front.cloud.volumes
 
 
 def test_a_frontend_that_comes_back_is_asked_the_same_again(front: FrontEnd) -> None:

@@ -58,6 +58,7 @@ class Cloud:
         self.failures: list[tuple[str, type[Request], OnelunError]] = []
         self.dead: set[str] = set()
         self.hang: asyncio.Event | None = None
+        self.hanging: type[Request] = Request
         self.cancelled: list[str] = []
         self.frozen: dict[str, str | None] = {}  # guest → why it cannot be frozen
         self.silent_pools: dict[str, dict[str, str]] = {}  # NAS → pool → why it does not tell
@@ -104,7 +105,7 @@ class Cloud:
             if failure[0] == node and isinstance(request, failure[1]):
                 self.failures.remove(failure)
                 raise failure[2]
-        if self.hang is not None:
+        if self.hang is not None and isinstance(request, self.hanging):
             try:
                 async with asyncio.timeout(30):
                     await self.hang.wait()

@@ -30,6 +30,8 @@ _BACKLOG = 1024
 _FINISH_S = 4.0
 _CANCEL_S = 5.5
 _CALL_S = 20.0
+# Withdrawing a request, and removing what it had made.
+_UNDO_S = 16.0
 
 
 class Frontend:
@@ -45,6 +47,8 @@ class Frontend:
         self._path = context.config.socket
         self._actions: set[asyncio.Task[None]] = set()
         self._running: dict[str, asyncio.Task[Outcome]] = {}
+        # By what was called: two actions of one call may not meet while one of them is undone.
+        self._undone: dict[tuple[str, tuple[str, ...]], asyncio.Task[Outcome]] = {}
         self.ready = asyncio.Event()
 
     async def serve(self) -> None:
@@ -100,6 +104,9 @@ class Frontend:
         if (before := self._running.get(call.id)) is not None:
             # Its stub lost the connection and is here again: what it had begun is being undone.
             await asyncio.wait((before,), timeout=_CANCEL_S)
+        if (before := self._undone.get((call.name, call.argv))) is not None:
+            # Another stub was killed in the same call: its undoing would end, or remove, what this one makes.
+            await asyncio.wait((before,), timeout=_UNDO_S)
         acting = asyncio.ensure_future(perform(call, self._context))
         self._running[call.id] = acting
         giving_up = asyncio.ensure_future(_given_up(reader))
@@ -110,8 +117,10 @@ class Frontend:
         finally:
             giving_up.cancel()
             if not acting.done():
+                self._undone[call.name, call.argv] = acting
                 acting.cancel()
                 await asyncio.wait((acting,))
+                self._undone.pop((call.name, call.argv), None)
             self._running.pop(call.id, None)
         outcome = stopped(call, self._context) if acting.cancelled() else acting.result()
         writer.write(outcome_frames(outcome))
