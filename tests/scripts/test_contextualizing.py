@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 from pathlib import Path
 
@@ -144,3 +146,20 @@ def test_a_system_datastore_without_any_pools_says_what_to_set(front: FrontEnd) 
     assert told.startswith(
         "cannot monitor datastore 103: system datastore 103 does not say where volatile disks and checkpoints live: set"
     )
+
+
+def test_what_a_killed_one_left_goes_and_what_another_works_in_stays(
+    front: FrontEnd, script: Path, tmp_path: Path
+) -> None:
+    left, used = tmp_path / ".onelun-context-left", tmp_path / ".onelun-context-used"
+    for folder in (left, used):
+        folder.mkdir()
+        (folder / "disk.6.iso").write_text("a secret")
+    lock = os.open(used, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    front.start()
+
+    ok(front.run(transfer_call("7.5", "context", str(script), WHERE, "0", "103")))
+
+    os.close(lock)
+    assert [path.name for path in tmp_path.glob(".onelun-context-*")] == [used.name]

@@ -5,11 +5,15 @@ It is made on the front-end, of the files that oned names, and put where the VM 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from onelun import command
@@ -27,6 +31,7 @@ from onelun.rpc.message import Entry
 _TOOLS = (("xorriso", "-as", "mkisofs"), ("genisoimage",))
 _BUILD_S = 60.0
 _LABEL = "CONTEXT"
+_FOLDER = ".onelun-context-"
 # A name on the CD: no path, and nothing that a terminal would act on.
 _TARGET = re.compile(r"[^/\x00-\x1f\x7f]{1,128}")
 
@@ -56,11 +61,51 @@ async def context(run: Run) -> str:
     return ""
 
 
-def _folder(staging: str) -> tempfile.TemporaryDirectory[str]:
+@contextlib.contextmanager
+def _folder(staging: str) -> Iterator[str]:
+    """A directory of one's own, locked as long as somebody works in it; what a killed one left goes first.
+
+    Raises Rejected when none can be made.
+    """
+    for left in Path(staging).glob(f"{_FOLDER}*"):
+        with _locked(str(left)) as is_ours:
+            if is_ours:
+                shutil.rmtree(left, ignore_errors=True)
+    with contextlib.ExitStack() as locks:
+        folder = _new_folder(staging)
+        while not locks.enter_context(_locked(folder)) or not os.path.isdir(folder):
+            # Whoever tidied up before it was locked took it for one that was left.
+            folder = _new_folder(staging)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_folder(staging: str) -> str:
     try:
-        return tempfile.TemporaryDirectory(prefix=".onelun-context-", dir=staging)
+        return tempfile.mkdtemp(prefix=_FOLDER, dir=staging)
     except OSError as error:
         raise Rejected(f"cannot make the CD in {staging} (frontend.staging): {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[bool]:
+    """Whether nobody else had it locked; it is then, until the body ends or the process does."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 async def _given(run: Run, text: str, folder: str) -> _Given:
