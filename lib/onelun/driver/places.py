@@ -57,11 +57,12 @@ class Remote:
     async def put(self, path: str, entry: Entry, *, offset: int = 0, data: bytes = b"", last: bool = True) -> None:
         """See Place."""
         request = PutEntry(path=path, entry=entry, offset=offset, data=data, last=last)
-        await self._ask(self._agent, request, EntryPut)
+        await self._ask(self._agent, request, EntryPut, anew=True)
 
     async def remove(self, path: str, name: str | None = None) -> None:
         """See Place."""
-        await self._ask(self._agent, RemoveEntry(path=path, name=name), EntryRemoved)
+        # Anew, as in put: an action that is begun again may have made again what it had removed.
+        await self._ask(self._agent, RemoveEntry(path=path, name=name), EntryRemoved, anew=True)
 
 
 class Local:
