@@ -22,8 +22,8 @@ from tests.support.recorded import RECORDINGS, Recorded
 from tests.support.sandbox.place import CHECKOUT, Place
 
 LIMIT_S = 150
-# What nobody renews goes with its lease, and a lease is looked at now and then.
-LIMITS = {"lease_s": 9.0, "probe_s": 2.0}
+# Whoever was killed is missed after three times progress_s; what nobody renews goes with its lease, at a look every probe_s.
+LIMITS = {"progress_s": 1.0, "lease_s": 9.0, "probe_s": 2.0}
 SETTLE_S = 30.0
 # What is in the file that the recorded image is registered from.
 _BASE = bytes(range(256)) * (2 * MIB // 256)
