@@ -112,6 +112,9 @@ def restart(place: Place, role: str) -> None:
             wait_until(lambda: not running.alive(), f"{role} should end", 10)
         running.kill()
         wait_until(lambda: not running.alive(), f"{role} should end", 10)
+    if role in HOSTS:
+        # The broker hears a moment later that it is gone; until then its queue would pass for the new one's.
+        wait_until(lambda: not has_queue(record.read(place)["url"], role), f"{role} should leave the broker", 10)
     start_role(place, role)
     wait_for_role(place, role)
 
