@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.recorded.cloud import BASE, Image, Scribble, Step
-from tests.recorded.row import ASKING, ONE, PROLOG, SPACE, Action, same
+from tests.recorded.row import ASKING, NAS, ONE, PROLOG, SPACE, Action, same
 
 
 def _snapshots(*numbers: int) -> tuple[Step, ...]:
@@ -37,14 +37,14 @@ DATASTORE = (
         lambda s: s.without_snapshots("one-4", 0),
         before=_snapshots(0),
         vm=PROLOG,
-        kills=ASKING,
+        kills=(NAS,),
     ),
     Action(
         "datastore.snap_revert",
         lambda s: s.reverted("one-4", 2),
         before=_snapshots(2),
         vm=PROLOG,
-        kills=ASKING,
+        kills=(NAS,),
     ),
     Action(
         "datastore.snap_flatten",

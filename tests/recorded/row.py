@@ -2,7 +2,8 @@
 
 `after` is given the state before the action, as it was seen, and returns the one that must be seen afterwards, so that a row
 also says what stays as it is. `kills` names the roles that have work in the action: each of them is killed in the middle of
-it. Further rows of one script, and a migration, which takes long, have only the kills that the others do not have.
+it. Further rows of one script, scripts that do another's work as well (live or not, the parts of a flattening), and what takes
+long (migrations, backups) have only the kills that the others do not have.
 """
 
 from __future__ import annotations

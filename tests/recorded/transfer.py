@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.recorded.cloud import Image, OnedVm, Scribble, Step
-from tests.recorded.row import ALL, ASKING, COMPUTE, FRONTEND, ONE, PROLOG, SPACE, STUB, TWO, Action, same
+from tests.recorded.row import ALL, ASKING, COMPUTE, FRONTEND, NAS, ONE, PROLOG, SPACE, STUB, TWO, Action, same
 from tests.support.observed import SWAP
 
 _LN4: tuple[Step, ...] = (Image(4, 64), f"LN onelun vm:onelun/one-4 {ONE}/disk.1 0 102")
@@ -124,7 +124,7 @@ TRANSFER = (
         lambda s: s.snapshot("one-4", 0),
         before=_LN4,
         vm=OnedVm("vm-0.lcm-18", 0, lcm=51),
-        kills=ASKING,
+        kills=(NAS,),
     ),
     Action(
         "tm.snap_delete",
