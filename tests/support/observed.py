@@ -126,6 +126,8 @@ def link_to(name: str) -> str:
 def observe(place: Place) -> State:
     """Look at a sandbox that is at rest."""
     pool = Path(place.pool)
+    # First: what goes takes its target along before, and nothing is told of that which has just gone.
+    leftovers = [path.name for path in pool.iterdir() if path.name.startswith((".new-", ".clone-"))]
     volumes = {path.name: _volume(path) for path in pool.iterdir() if not path.name.startswith(".")}
     exports = _exports(place)
     devices, entries = set(), {}
@@ -134,7 +136,6 @@ def observe(place: Place) -> State:
         entries |= {(host, name): value for name, value in _entries(root, place.frontend_uid)}
     for host in NODES:
         devices |= {(name, host) for name in _devices(place, host)}
-    leftovers = [path.name for path in pool.iterdir() if path.name.startswith((".new-", ".clone-"))]
     inside = [path for name in volumes for path in Path(pool, name).iterdir()]
     leftovers += [str(path) for path in inside if re.match(r"revert-|snapshot-copying", path.name)]
     leftovers += os.listdir(place.path("frontend", "staging"))
