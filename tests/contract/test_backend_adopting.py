@@ -65,11 +65,13 @@ async def test_an_adopted_volume_grows_has_snapshots_is_cloned_and_removed(pool,
     assert not await pool.backend.foreign("legacy")
 
 
+@pytest.mark.long
 async def test_what_is_not_there_is_not_found(pool):
     with pytest.raises(NotFound, match="there is no legacy to adopt"):
         await pool.backend.adopt("legacy", "legacy", new(), ADOPTED)
 
 
+@pytest.mark.long
 async def test_a_path_or_an_option_is_no_name(pool):
     for found in ("", "../legacy", "a/b", "-rf", ".new-x", "a..b", "a b", "x" * 200, "a@b", "a\nb"):
         with pytest.raises(Rejected, match="cannot be adopted"):
@@ -90,6 +92,7 @@ async def test_a_volume_is_not_adopted_once_more(pool, content):
     assert await pool.backend.volumes() == [volume]
 
 
+@pytest.mark.long
 async def test_a_name_that_is_taken_is_left_to_who_has_it(pool, content):
     there = await ready(pool, "one-1")
     pool.put("legacy", content)
@@ -101,6 +104,7 @@ async def test_a_name_that_is_taken_is_left_to_who_has_it(pool, content):
     assert await pool.backend.foreign("legacy")
 
 
+@pytest.mark.long
 async def test_another_cloud_adopts_nothing(pool, content):
     await ready(pool, "one-1", owner=IMAGE)
     pool.put("legacy", content)
@@ -151,6 +155,7 @@ async def test_a_released_volume_is_nobodys_and_can_be_adopted_again(pool, conte
     assert again.uuid != volume.uuid
 
 
+@pytest.mark.long
 async def test_an_image_that_was_made_here_is_released_too(pool):
     volume = await ready(pool, "one-1", content=b"x" * 4096)
 

@@ -38,6 +38,7 @@ async def refuses(pool, word, attributes, named):
     return bool(said)
 
 
+@pytest.mark.long
 async def test_what_every_pool_does_anyway_is_taken(pool):
     await pool.backend.accept(Attributes(provisioning=Provisioning.THIN, wipe=Wipe.NONE))
 
@@ -59,6 +60,7 @@ async def test_attributes_last_as_long_as_their_volume(pool, word, attributes, n
     assert found == {image.uuid: attributes, plain.uuid: Attributes()}
 
 
+@pytest.mark.long
 async def test_a_building_volume_may_go_into_the_trash(pool):
     uuid = new()
     built = await pool.backend.create("one-1", uuid, MIB, IMAGE)

@@ -74,6 +74,7 @@ async def test_an_untouched_volume_has_no_changes(pool, volume):
     assert await pool.backend.changed(volume, "base", "base") == []
 
 
+@pytest.mark.long
 async def test_what_was_written_is_told_and_hardly_more(pool, volume):
     await pool.write(volume, MIB, os.urandom(BLOCK))
     await pool.write(volume, 5 * MIB + 512, os.urandom(512))
@@ -84,6 +85,7 @@ async def test_what_was_written_is_told_and_hardly_more(pool, volume):
     assert BLOCK + 512 <= data_bytes(extents) <= 4 * BLOCK
 
 
+@pytest.mark.long
 async def test_the_same_content_written_again_may_be_told_and_is_right(pool, volume):
     await pool.write(volume, MIB, await pool.read(volume, MIB, BLOCK))
     await pool.backend.snapshot(volume, "later")
@@ -91,6 +93,7 @@ async def test_the_same_content_written_again_may_be_told_and_is_right(pool, vol
     assert data_bytes(await told(pool, volume)) <= 2 * BLOCK
 
 
+@pytest.mark.long
 async def test_zeros_that_were_written_are_there_after_the_changes_are_applied(pool, volume):
     await pool.write(volume, 2 * MIB, bytes(MIB))
     await pool.backend.snapshot(volume, "later")
@@ -110,6 +113,7 @@ async def test_what_was_discarded_is_told_as_zeros_without_data(pool, volume):
     assert data_bytes(extents) == 0
 
 
+@pytest.mark.long
 async def test_what_was_discarded_and_written_again_is_data(pool, volume):
     await pool.discard(volume, 2 * MIB, MIB)
     await pool.write(volume, 2 * MIB, os.urandom(BLOCK))
@@ -118,6 +122,7 @@ async def test_what_was_discarded_and_written_again_is_data(pool, volume):
     assert BLOCK <= data_bytes(await told(pool, volume)) <= 2 * BLOCK
 
 
+@pytest.mark.long
 async def test_what_is_written_behind_what_there_was_is_told_and_so_is_its_going(pool):
     volume = await ready(pool, "one-1", size=SIZE)
     await pool.write(volume, 0, os.urandom(MIB))
@@ -132,6 +137,7 @@ async def test_what_is_written_behind_what_there_was_is_told_and_so_is_its_going
     assert data_bytes(await told(pool, volume, "base", "last")) == 0
 
 
+@pytest.mark.long
 async def test_a_volume_that_grew_and_was_written_beyond_its_former_end(pool, volume):
     grown = await pool.backend.grow(volume, 2 * SIZE)
     await pool.write(grown, SIZE - 4096, os.urandom(8192))
@@ -141,6 +147,7 @@ async def test_a_volume_that_grew_and_was_written_beyond_its_former_end(pool, vo
     assert data_bytes(await told(pool, grown)) <= 4 * BLOCK
 
 
+@pytest.mark.long
 async def test_a_volume_that_only_grew_has_no_new_data(pool, volume):
     grown = await pool.backend.grow(volume, 2 * SIZE)
     await pool.backend.snapshot(grown, "later")
@@ -148,6 +155,7 @@ async def test_a_volume_that_only_grew_has_no_new_data(pool, volume):
     assert data_bytes(await told(pool, grown)) == 0
 
 
+@pytest.mark.long
 async def test_an_empty_volume_that_was_written_and_emptied_again(pool):
     volume = await ready(pool, "one-1", size=SIZE)
     await pool.backend.snapshot(volume, "base")
@@ -174,6 +182,7 @@ async def test_all_of_it_at_once_over_several_snapshots(pool, volume):
         assert data_bytes(await told(pool, volume, since, until)) < 3 * MIB
 
 
+@pytest.mark.long
 async def test_a_clone_tells_its_own_changes_from_a_snapshot_of_its_own(pool, volume):
     disk = await cloned(pool, volume, "one-1-3-0", snapshot="base")
     await pool.backend.snapshot(disk, "backup-1")
@@ -183,6 +192,7 @@ async def test_a_clone_tells_its_own_changes_from_a_snapshot_of_its_own(pool, vo
     assert BLOCK <= data_bytes(await told(pool, disk, "backup-1", "backup-2")) <= 2 * BLOCK
 
 
+@pytest.mark.long
 async def test_thousands_of_scattered_writes_are_few_ranges(pool):
     size = pool.places * 8192
     volume = await ready(pool, "one-1", size=-(-size // MIB) * MIB)
@@ -198,6 +208,7 @@ async def test_thousands_of_scattered_writes_are_few_ranges(pool):
 # Going back
 
 
+@pytest.mark.long
 async def test_after_a_revert_to_the_base_the_changes_since_are_told(pool, volume):
     await pool.write(volume, MIB, os.urandom(BLOCK))
     await pool.backend.revert(volume, "base")
@@ -251,6 +262,7 @@ async def test_a_missing_snapshot_or_volume_is_not_found(pool, volume):
 # Beside others
 
 
+@pytest.mark.long
 async def test_it_runs_beside_other_work_on_the_pool(pool, volume):
     others = [await ready(pool, f"one-{number}", content=os.urandom(MIB)) for number in (2, 3)]
     for each in others:
@@ -289,6 +301,7 @@ async def test_who_gives_up_leaves_nothing_in_the_way(pool, volume):
     await pool.backend.destroy(volume)
 
 
+@pytest.mark.long
 async def test_a_volume_may_be_destroyed_as_soon_as_the_search_was_given_up(pool, volume):
     await pool.write(volume, 0, os.urandom(SIZE))
     await pool.backend.snapshot(volume, "later")

@@ -86,6 +86,7 @@ async def test_snapshots_of_two_volumes_do_not_meet(pool):
     assert await snapshots(pool, ten) == ["s1"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a@b", "A", "a b", "a" * 64, "-x", "snapshot0"])
 async def test_a_name_that_is_none_is_refused_and_no_snapshot_is_made(pool, name):
     volume = await ready(pool, "one-1")
@@ -313,6 +314,7 @@ async def test_a_clone_of_a_snapshot_has_its_content_and_zeros_beyond_its_size(p
     assert await pool.read(larger, 0, 4 * MIB) == content + bytes(2 * MIB)
 
 
+@pytest.mark.long
 async def test_a_clone_of_a_snapshot_smaller_than_it_is_refused(pool):
     volume = await ready(pool, "one-1", size=2 * MIB)
     await pool.backend.snapshot(volume, "s1")
@@ -323,6 +325,7 @@ async def test_a_clone_of_a_snapshot_smaller_than_it_is_refused(pool):
     assert await names(pool) == ["one-1"]
 
 
+@pytest.mark.long
 async def test_a_clone_of_no_snapshot_is_not_found_and_nothing_is_made(pool):
     volume = await ready(pool, "one-1")
     await pool.backend.snapshot(volume, "s1")

@@ -144,6 +144,7 @@ async def test_creating_a_uuid_again_with_other_facts_is_a_conflict(pool, name, 
     assert await pool.backend.volumes() == [first]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [0, -512, 513, 1 << 80])
 async def test_a_size_that_cannot_be_is_refused_and_nothing_is_made(pool, size):
     with pytest.raises((Rejected, OutOfSpace)):
@@ -162,6 +163,7 @@ async def test_a_volume_larger_than_the_pool_is_out_of_space_and_nothing_is_made
     assert await pool.backend.volumes() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "One-1", "one_1", "a\nb", "a" * 64, ".new-x", "one 1"])
 async def test_a_name_that_is_none_is_refused_and_nothing_is_made(pool, name):
     with pytest.raises(Rejected):
@@ -171,6 +173,7 @@ async def test_a_name_that_is_none_is_refused_and_nothing_is_made(pool, name):
     assert await pool.backend.volumes() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("uuid", ["", "../../etc", "x", "0B6A4E0E-57A1-4D7C-9A64-4D9D5F1D7A10"])
 async def test_a_uuid_that_is_none_is_refused_and_finds_nothing(pool, uuid):
     with pytest.raises(Rejected):

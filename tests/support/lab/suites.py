@@ -66,7 +66,8 @@ SUITES = {
 def suites(*, whole: bool) -> list[Part]:
     """The contract suites, each in a guest of its own; without the longest tests unless `whole`.
 
-    Those are crashes between any two steps, and dozens of volumes at once: minutes each in a guest.
+    Those are crashes between any two steps, and dozens of volumes at once, minutes each in a guest; and what is refused
+    before an engine is asked.
     """
     marked = "guest" if whole else "guest and not long"
     return [contract(name, kind, chosen, marked) for name, (kind, chosen) in SUITES.items()]
