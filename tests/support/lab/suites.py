@@ -66,8 +66,8 @@ SUITES = {
 def suites(*, whole: bool) -> list[Part]:
     """The contract suites, each in a guest of its own; without the longest tests unless `whole`.
 
-    Those are crashes between any two steps, and dozens of volumes at once, minutes each in a guest; and what is refused
-    before an engine is asked.
+    Those are crashes between any two steps, and dozens of volumes at once, minutes each in a guest; names and sizes that
+    are refused; and further cases of changes, adopting and attributes, of which the others try the main ones.
     """
     marked = "guest" if whole else "guest and not long"
     return [contract(name, kind, chosen, marked) for name, (kind, chosen) in SUITES.items()]
