@@ -8,10 +8,12 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Callable
 
 from onelun import command
 from onelun.beneath import Owner
 from onelun.compute import flush as program
+from onelun.compute import processes
 from onelun.errors import Busy, CommandFailed
 
 # A probe by udev or blkid has the device open for some milliseconds after it appears, and after each writer closed it.
@@ -64,23 +66,23 @@ def openers(device: str) -> list[str]:
 
     Other processes need root.
     """
-    return _openers(device, ())
+    return _openers(device, lambda _: True)
 
 
 def users(device: str) -> list[str]:
-    """The openers but for the programs that look at each new device for a moment."""
-    return _openers(device, _PROBERS)
+    """The openers but for those that look at each new device for a moment: udev, and what its rules start."""
+    return _openers(device, _uses)
 
 
-def _openers(device: str, without: tuple[str, ...]) -> list[str]:
+def _openers(device: str, counts: Callable[[str], bool]) -> list[str]:
     try:
         status = os.stat(device)
     except OSError:
         return []
     if not stat.S_ISBLK(status.st_mode):
         return []
-    names = ((pid, _name(pid)) for pid in _processes(_numbers(status.st_rdev)))
-    return [*_claims(device), *(f"process {pid} ({name})" for pid, name in names if name not in without)]
+    pids = filter(counts, _processes(_numbers(status.st_rdev)))
+    return [*_claims(device), *(f"process {pid} ({_name(pid)})" for pid in pids)]
 
 
 def _claims(device: str) -> list[str]:
@@ -140,6 +142,18 @@ def _has_open(pid: str, numbers: frozenset[int], remote: tuple[str, ...]) -> boo
         if stat.S_ISBLK(status.st_mode) and status.st_rdev in numbers:
             return True
     return False
+
+
+def _uses(pid: str) -> bool:
+    """Whether the process is there, and neither it nor one above it is a prober: udev's rules start scsi_id and others."""
+    if processes.parent(int(pid)) is None:
+        return False
+    above: int | None = int(pid)
+    while above:
+        if _name(str(above)) in _PROBERS:
+            return False
+        above = processes.parent(above)
+    return True
 
 
 def _name(pid: str) -> str:

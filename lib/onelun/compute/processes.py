@@ -23,13 +23,14 @@ class Daemon(msgspec.Struct, frozen=True):
 
 def daemon_of(pid: int) -> Daemon | None:
     """The living process with that pid. A zombie does no work any more and counts as gone."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            # The second field is the program's name in parentheses, which may hold blanks and parentheses itself.
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else Daemon(pid, int(fields[19]))
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else Daemon(pid, int(fields[19]))
+
+
+def parent(pid: int) -> int | None:
+    """The process that started it, or took it over; 0 is nobody. None when it is gone."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])
 
 
 def lives(daemon: Daemon | None) -> bool:
@@ -69,6 +70,15 @@ async def end(daemon: Daemon, *, grace_s: float) -> bool:
             return True
     _send(daemon, signal.SIGKILL)
     return await _gone(daemon, 2.0)
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Its fields in proc(5) stat, from the third on: the second is the program's name, with any parentheses in it."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
 
 
 def _send(daemon: Daemon, number: signal.Signals) -> None:
