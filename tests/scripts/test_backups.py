@@ -193,22 +193,30 @@ def test_snapshots_of_opennebula_s_and_of_another_vm_s_backups_stay(vm: FrontEnd
     assert set(volume(vm, 1).snapshots) == {"snap-0", "backup-7-0"}
 
 
-def test_a_guest_is_frozen_once_for_all_disks_where_that_is_asked_for(vm: FrontEnd) -> None:
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("AGENT", "the guest's filesystems were frozen: the backup is consistent"),
+        ("SUSPEND", "the guest was paused: the backup is of one moment of all its disks, as after a power cut"),
+    ],
+)
+def test_a_guest_stands_still_once_for_all_disks_where_that_is_asked_for(vm: FrontEnd, mode: str, said: str) -> None:
     vm.cloud.frozen[GUEST] = None
 
-    stderr = done(vm, backup_call("prebackup_live", FS_FREEZE="AGENT"))
+    stderr = done(vm, backup_call("prebackup_live", FS_FREEZE=mode))
 
     kinds = [type(request) for _, request, _ in vm.cloud.asked]
     between = kinds[kinds.index(m.FreezeGuest) + 1 : kinds.index(m.ThawGuest)]
     assert between == [m.SnapshotZvol] * 3
-    assert "the guest's filesystems were frozen: the backup is consistent" in stderr
+    assert [one.pause for one in vm.cloud.requests(m.FreezeGuest)] == [mode == "SUSPEND"]
+    assert said in stderr
 
 
 @pytest.mark.parametrize(
     ("mode", "reason"),
     [
-        ("NONE", "FS_FREEZE is NONE, not AGENT"),
-        ("SUSPEND", "FS_FREEZE is SUSPEND, not AGENT"),
+        ("NONE", "FS_FREEZE is NONE, not AGENT or SUSPEND"),
+        ("SUSPEND", "since the guest was not paused: there is no virsh on its host"),
         ("AGENT", "since the guest was not frozen: there is no virsh on its host"),
     ],
 )

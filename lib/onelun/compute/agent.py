@@ -14,7 +14,7 @@ from onelun.compute.attachments import Attachments
 from onelun.compute.backups import Backups
 from onelun.compute.checkpoints import Checkpoints
 from onelun.compute.connectors.base import Connector
-from onelun.compute.guests import Guests, notes_of
+from onelun.compute.guests import FILESYSTEMS, WHOLE, Guests, notes_of
 from onelun.compute.host import Host
 from onelun.compute.names import Names
 from onelun.compute.readiness import Readiness
@@ -187,8 +187,9 @@ class ComputeAgent:
         )
 
     async def freeze_guest(self, request: FreezeGuest, job: Job) -> GuestFrozen:
-        """Freeze a guest's filesystems for a short time."""
-        return GuestFrozen(missing=await self._guests.freeze(request.domain, request.hold_s))
+        """Freeze a guest's filesystems, or pause it, for a short time."""
+        way = WHOLE if request.pause else FILESYSTEMS
+        return GuestFrozen(missing=await self._guests.freeze(request.domain, request.hold_s, way))
 
     async def thaw_guest(self, request: ThawGuest, job: Job) -> GuestThawed:
         """Thaw a guest that was frozen by request."""

@@ -39,6 +39,8 @@ from onelun.rpc.message import (
 )
 
 _FOLDER = "backup"
+# What FS_FREEZE may ask for, and what becomes of the guest then.
+_STILL = {"AGENT": "frozen", "SUSPEND": "paused"}
 _PIECE = 1 << 20
 # A storage may write the time of a snapshot in fewer digits than it tells at first.
 _SAME_S = 1e-3
@@ -53,7 +55,7 @@ async def prebackup(run: Run) -> str:
 
 
 async def prebackup_live(run: Run) -> str:
-    """As prebackup, of a running VM, whose guest is asked to freeze its filesystems for the moment when FS_FREEZE says so."""
+    """As prebackup, of a running VM, which is frozen or paused for the moment of the snapshots when FS_FREEZE says so."""
     await _back_up(run, live=True)
     return ""
 
@@ -133,12 +135,16 @@ async def _snapshots(run: Run, part: Part) -> dict[str, float]:
 
 
 async def _take(run: Run, backup: Backup, parts: list[Part], *, live: bool) -> list[float]:
-    """Take the snapshots of all disks, of a frozen guest where that is asked for; when each was made."""
+    """Take the snapshots of all disks, of a guest that stands still where that is asked for; when each was made."""
+    freeze = None
     async with contextlib.AsyncExitStack() as stack:
-        freeze = None
-        if live and backup.config.freeze == "AGENT":
-            host = run.context.hosts.compute(backup.directory.host)
-            freeze = await stack.enter_async_context(frozen(run, host, backup.vm.deploy_id or f"one-{backup.vm.id}"))
+        if live and backup.config.freeze in _STILL:
+            host, domain = (
+                run.context.hosts.compute(backup.directory.host),
+                backup.vm.deploy_id or f"one-{backup.vm.id}",
+            )
+            holding = frozen(run, host, domain, pause=backup.config.freeze == "SUSPEND")
+            freeze = await stack.enter_async_context(holding)
         # All of them are waited for: one that comes after the undoing would stay.
         taken = await asyncio.gather(*(_take_one(run, backup, part) for part in parts), return_exceptions=True)
     for one in taken:
@@ -150,12 +156,17 @@ async def _take(run: Run, backup: Backup, parts: list[Part], *, live: bool) -> l
 
 
 def _say(run: Run, backup: Backup, freeze: Freeze | None) -> None:
+    how = backup.config.freeze
     if freeze is None:
-        run.note(f"this backup is crash-consistent, disk by disk: FS_FREEZE is {backup.config.freeze}, not AGENT")
+        run.note(f"this backup is crash-consistent, disk by disk: FS_FREEZE is {how}, not {' or '.join(_STILL)}")
     elif freeze.missing is not None:
-        run.note(f"this backup is crash-consistent, disk by disk, since the guest was not frozen: {freeze.missing}")
-    else:
+        run.note(
+            f"this backup is crash-consistent, disk by disk, since the guest was not {_STILL[how]}: {freeze.missing}"
+        )
+    elif how == "AGENT":
         run.note("the guest's filesystems were frozen: the backup is consistent")
+    else:
+        run.note("the guest was paused: the backup is of one moment of all its disks, as after a power cut")
 
 
 async def _take_one(run: Run, backup: Backup, part: Part) -> float:

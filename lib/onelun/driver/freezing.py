@@ -1,4 +1,4 @@
-"""Freezing a guest's filesystems for the moment of a snapshot, where its host and its agent can."""
+"""Freezing a guest's filesystems, or pausing it, for the moment of a snapshot, where its host and its agent can."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ _THAW_S = 15.0
 
 
 class Freeze:
-    """How it went: `missing` says why the guest's filesystems were not still during the body, and is None when they were."""
+    """How it went: `missing` says why the guest was not still during the body, and is None when it was."""
 
     missing: str | None = "its host did not say"
 
 
 @contextlib.asynccontextmanager
-async def frozen(run: Run, agent: str, domain: str) -> AsyncIterator[Freeze]:
-    """Have the guest frozen during the body where that can be done; it is thawed whatever happens.
+async def frozen(run: Run, agent: str, domain: str, *, pause: bool = False) -> AsyncIterator[Freeze]:
+    """Have the guest frozen, or paused, during the body where that can be done; it goes on whatever happens.
 
     It is never an error that it cannot be frozen. The host thaws it by itself when nobody else does.
     """
     freeze = Freeze()
     asked = True
+    request = FreezeGuest(domain=domain, hold_s=_HOLD_S, pause=pause)
     try:
-        reply = await run.ask(agent, FreezeGuest(domain=domain, hold_s=_HOLD_S), GuestFrozen, within_s=_FREEZE_S)
+        reply = await run.ask(agent, request, GuestFrozen, within_s=_FREEZE_S)
         freeze.missing = reply.missing
         asked = reply.missing is None
     except OnelunError as error:
@@ -54,5 +55,5 @@ async def _thaw(run: Run, agent: str, domain: str) -> bool:
     try:
         return (await run.ask(agent, ThawGuest(domain=domain), GuestThawed, within_s=_THAW_S)).held
     except OnelunError as error:
-        run.note(f"the host has to thaw the guest by itself: {error.sentence}")
+        run.note(f"the host has to let the guest go on by itself: {error.sentence}")
         return False

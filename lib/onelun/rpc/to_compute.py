@@ -115,10 +115,14 @@ class ZvolsSynced(Reply, tag="zvols_synced", frozen=True):
 
 
 class FreezeGuest(Request, tag="freeze_guest", frozen=True):
-    """Have the guest `domain` write out and freeze its filesystems, by its agent. After `hold_s` the host thaws it itself."""
+    """Have the guest `domain` write out and freeze its filesystems, by its agent. After `hold_s` the host thaws it itself.
+
+    With `pause` the guest stands still as a whole instead, which needs no agent, and writes nothing out before.
+    """
 
     domain: str
     hold_s: float
+    pause: bool = False
 
 
 class GuestFrozen(Reply, tag="guest_frozen", frozen=True):

@@ -5,12 +5,14 @@ import re
 
 import pytest
 
-from onelun.compute.guests import Guests
+from onelun.compute.guests import WHOLE, Guests
 from onelun.errors import Rejected
 
 # The test driver has one running guest of this name; each virsh has a libvirt of its own, so freezing is seen in the log.
 GUEST = "test"
 URI = "test:///default"
+PAUSED = """<node><domain type="test" xmlns:test="http://libvirt.org/schemas/domain/test/1.0">
+<name>test</name><memory>1024</memory><os><type>hvm</type></os><test:runstate>3</test:runstate></domain></node>"""
 
 
 @pytest.fixture
@@ -19,10 +21,17 @@ def guests(tmp_path):
 
 
 @pytest.fixture
+def paused(tmp_path):
+    """The URI of a libvirt whose guest of that name is paused."""
+    (tmp_path / "node.xml").write_text(PAUSED)
+    return f"test://{tmp_path}/node.xml"
+
+
+@pytest.fixture
 def called(caplog):
     """The verbs that virsh was called with."""
     caplog.set_level("DEBUG")
-    return lambda: re.findall(r"argv=virsh .* (dom\w+) test status=0", caplog.text)
+    return lambda: re.findall(r"argv=virsh .* (domfs\w+|suspend|resume) test status=0", caplog.text)
 
 
 async def test_a_guest_is_frozen_until_it_is_thawed(guests, called, tmp_path):
@@ -35,6 +44,34 @@ async def test_a_guest_is_frozen_until_it_is_thawed(guests, called, tmp_path):
     assert held == (True, False)
     assert called() == ["domfsfreeze", "domfsthaw"]
     assert not (tmp_path / "frozen" / GUEST).exists()
+
+
+async def test_a_guest_without_an_agent_is_paused_until_it_goes_on(guests, called, paused, tmp_path):
+    assert await guests.freeze(GUEST, 30, WHOLE) is None
+    assert (tmp_path / "frozen" / GUEST).exists()
+    guests._libvirt = paused
+
+    assert await guests.thaw(GUEST) is True
+
+    assert called() == ["suspend", "resume"]
+    assert not (tmp_path / "frozen" / GUEST).exists()
+
+
+async def test_a_guest_that_somebody_else_paused_is_left_alone(paused, called, tmp_path):
+    guests = Guests(paused, str(tmp_path / "frozen"))
+
+    assert await guests.freeze(GUEST, 30, WHOLE) == "it is paused"
+
+    assert await guests.thaw(GUEST) is False
+    assert called() == []
+
+
+async def test_a_guest_that_goes_on_already_is_left_alone(guests, called):
+    await guests.freeze(GUEST, 30, WHOLE)
+
+    assert await guests.thaw(GUEST) is True
+
+    assert called() == ["suspend"]
 
 
 async def test_a_guest_that_nobody_thaws_thaws_by_itself(guests, called):
@@ -84,6 +121,17 @@ async def test_what_a_killed_agent_left_is_thawed_by_the_next(guests, called, tm
         while (tmp_path / "frozen" / GUEST).exists():
             await asyncio.sleep(0.05)
     assert called() == ["domfsthaw"]
+
+
+async def test_what_a_killed_agent_left_paused_goes_on_with_the_next(guests, called, paused, tmp_path):
+    await guests.freeze(GUEST, 30, WHOLE)
+
+    Guests(paused, str(tmp_path / "frozen")).settle()
+
+    async with asyncio.timeout(10):
+        while (tmp_path / "frozen" / GUEST).exists():
+            await asyncio.sleep(0.05)
+    assert called() == ["suspend", "resume"]
 
 
 async def test_a_guest_that_is_not_there_and_a_libvirt_that_is_not_there_are_reasons(tmp_path):
