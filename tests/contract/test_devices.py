@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from tests.support.requires import requires
 
-from onelun.compute import devices
+from onelun.compute import devices, looks
 
 # Takes the name, opens the device if told so, starts what comes after as its child, and waits.
 _PROGRAM = """
@@ -59,26 +61,70 @@ def names(found: list[str]) -> list[str]:
     return [text.partition(" (")[2].rstrip(")") for text in found]
 
 
-def test_a_program_that_has_it_open_uses_it(device: str) -> None:
+async def test_a_program_that_has_it_open_uses_it(device: str) -> None:
     with started("qemu", device):
-        assert names(devices.openers(device)) == names(devices.users(device)) == ["qemu"]
-    assert devices.openers(device) == []
+        assert names(await devices.openers(device)) == names(await devices.users(device)) == ["qemu"]
+    assert await devices.openers(device) == []
 
 
-def test_a_prober_has_it_open_and_does_not_use_it(device: str) -> None:
+async def test_a_prober_has_it_open_and_does_not_use_it(device: str) -> None:
     with started("blkid", device):
-        assert names(devices.openers(device)) == ["blkid"]
-        assert devices.users(device) == []
+        assert names(await devices.openers(device)) == ["blkid"]
+        assert await devices.users(device) == []
 
 
 @pytest.mark.parametrize("between", ["(spawn)", "sh (udev) 1"])
-def test_what_udev_starts_does_not_use_it(device: str, between: str) -> None:
+async def test_what_udev_starts_does_not_use_it(device: str, between: str) -> None:
     above = ("(udev-worker)", "", _PROGRAM, between, "", _PROGRAM)
     with started(*above, "scsi_id", device):
-        assert names(devices.openers(device)) == ["scsi_id"]
-        assert devices.users(device) == []
+        assert names(await devices.openers(device)) == ["scsi_id"]
+        assert await devices.users(device) == []
 
 
-def test_what_others_start_uses_it(device: str) -> None:
+async def test_what_others_start_uses_it(device: str) -> None:
     with started("libvirtd", "", _PROGRAM, "scsi_id", device):
-        assert names(devices.users(device)) == ["scsi_id"]
+        assert names(await devices.users(device)) == ["scsi_id"]
+
+
+async def test_all_who_ask_at_once_are_answered_by_two_looks(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(looks, "look", lambda look=looks.look: taken.append(None) or look())
+
+    with started("qemu", device):
+        first = asyncio.create_task(devices.openers(device))
+        await asyncio.sleep(0.001)
+        found = await asyncio.gather(first, *(devices.openers(device) for _ in range(50)))
+
+    assert [names(one) for one in found] == [["qemu"]] * 51
+    assert len(taken) <= 2
+
+
+async def test_a_look_begins_after_the_question(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, goes_on = threading.Event(), threading.Event()
+
+    def held(look: Callable[[], looks.Opened] = looks.look) -> looks.Opened:
+        found = look()
+        looked.set()
+        assert goes_on.wait(20)
+        return found
+
+    monkeypatch.setattr(looks, "look", held)
+    earlier = asyncio.create_task(devices.openers(device))
+    assert await asyncio.to_thread(looked.wait, 20)
+
+    with started("qemu", device):
+        asked = asyncio.create_task(devices.openers(device))
+        await asyncio.sleep(0)
+        goes_on.set()
+
+        assert await earlier == []
+        assert names(await asked) == ["qemu"]
+
+
+async def test_who_gives_up_takes_the_look_from_nobody_else(device: str) -> None:
+    with started("qemu", device):
+        asking = [asyncio.create_task(devices.openers(device)) for _ in range(2)]
+        await asyncio.sleep(0.001)
+        asking[0].cancel()
+
+        assert names(await asking[1]) == ["qemu"]

@@ -8,12 +8,12 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from onelun import command
 from onelun.beneath import Owner
 from onelun.compute import flush as program
-from onelun.compute import processes
+from onelun.compute import looks, processes
 from onelun.errors import Busy, CommandFailed
 
 # A probe by udev or blkid has the device open for some milliseconds after it appears, and after each writer closed it.
@@ -21,8 +21,6 @@ _PROBED_S = (0.05, 0.1, 0.2, 0.4)
 # On a busy host udev comes to it later, and takes longer.
 _PROBED_LATE_S = (0.8, 1.6, 3.2)
 _PROBERS = ("(udev-worker)", "systemd-udevd", "udevd", "blkid")
-# To look at an open file of these may ask a server that does not answer.
-_REMOTE = ("nfs", "cifs", "smb", "ceph", "fuse", "9p", "gluster", "afs")
 
 
 def give(device: str, owner: Owner, *, readonly: bool) -> None:
@@ -43,7 +41,10 @@ async def flush(device: str, *, timeout_s: float) -> None:
     argv = (sys.executable, "-I", "-S", program.__file__, device)
     status = (await command.run(*argv, timeout_s=timeout_s, check=False)).status
     if status == errno.EBUSY:
-        raise Busy(f"{device} is in use: {'; '.join(_claims(device)) or 'something holds it'}", device=device)
+        raise Busy(
+            f"{device} is in use: {'; '.join(_claims(_numbers(os.stat(device).st_rdev))) or 'something holds it'}",
+            device=device,
+        )
     if status != 0:
         reason = os.strerror(status) if status > 0 else f"signal {-status}"
         raise CommandFailed(f"cannot flush {device}: {reason}", device=device, status=status)
@@ -52,43 +53,45 @@ async def flush(device: str, *, timeout_s: float) -> None:
 async def refuse_if_open(device: str) -> None:
     """Raise Busy, naming who it is, while anybody on this host has `device` open."""
     for wait_s in (*_PROBED_S, *_PROBED_LATE_S, None):
-        holders = await asyncio.to_thread(openers, device)
+        holders = await openers(device)
         if not holders:
             return
-        using = [] if wait_s in _PROBED_S else await asyncio.to_thread(users, device)
+        using = [] if wait_s in _PROBED_S else await users(device)
         if using or wait_s is None:
             raise Busy(f"{device} is in use: {'; '.join(holders)}", device=device)
         await asyncio.sleep(wait_s)
 
 
-def openers(device: str) -> list[str]:
+async def openers(device: str) -> list[str]:
     """Who has `device` or a partition of it open: other devices, mounts, processes, as words for a person.
 
     Other processes need root.
     """
-    return _openers(device, lambda _: True)
+    return await _openers(device, lambda _: True)
 
 
-def users(device: str) -> list[str]:
+async def users(device: str) -> list[str]:
     """The openers but for those that look at each new device for a moment: udev, and what its rules start."""
-    return _openers(device, _uses)
+    return await _openers(device, _uses)
 
 
-def _openers(device: str, counts: Callable[[str], bool]) -> list[str]:
+async def _openers(device: str, counts: Callable[[int], bool]) -> list[str]:
     try:
         status = os.stat(device)
     except OSError:
         return []
     if not stat.S_ISBLK(status.st_mode):
         return []
-    pids = filter(counts, _processes(_numbers(status.st_rdev)))
-    return [*_claims(device), *(f"process {pid} ({_name(pid)})" for pid in pids)]
+    numbers = _numbers(status.st_rdev)
+    opened = await looks.opened()
+    pids = filter(counts, sorted(set().union(*(opened.get(number, ()) for number in numbers))))
+    return [*_claims(numbers), *(f"process {pid} ({_name(pid)})" for pid in pids)]
 
 
-def _claims(device: str) -> list[str]:
+def _claims(numbers: Iterable[int]) -> list[str]:
     found = []
-    mounted = _mounts()
-    for number in sorted(_numbers(os.stat(device).st_rdev)):
+    mounted = looks.mounts()
+    for number in sorted(numbers):
         major_minor = f"{os.major(number)}:{os.minor(number)}"
         holders: list[str] = []
         with contextlib.suppress(OSError):
@@ -110,53 +113,19 @@ def _numbers(number: int) -> frozenset[int]:
     return frozenset(found)
 
 
-def _mounts() -> list[list[str]]:
-    """The lines of proc(5) mountinfo: the third field is the device, the fifth the place."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return [line.split() for line in file]
-
-
-def _processes(numbers: frozenset[int]) -> list[str]:
-    remote = tuple(
-        fields[4].rstrip("/") + "/" for fields in _mounts() if fields[fields.index("-") + 1].startswith(_REMOTE)
-    )
-    pids = filter(str.isdecimal, os.listdir("/proc"))
-    return [pid for pid in pids if _has_open(pid, numbers, remote)]
-
-
-def _has_open(pid: str, numbers: frozenset[int], remote: tuple[str, ...]) -> bool:
-    try:
-        descriptors = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
-        return False
-    for descriptor in descriptors:
-        path = f"/proc/{pid}/fd/{descriptor}"
-        try:
-            text = os.readlink(path)
-            # A device in another mount namespace (libvirt gives QEMU a /dev of its own) shows under any path.
-            if not text.startswith("/") or text.startswith(remote):
-                continue
-            status = os.stat(path)
-        except OSError:
-            continue
-        if stat.S_ISBLK(status.st_mode) and status.st_rdev in numbers:
-            return True
-    return False
-
-
-def _uses(pid: str) -> bool:
+def _uses(pid: int) -> bool:
     """Whether the process is there, and neither it nor one above it is a prober: udev's rules start scsi_id and others."""
-    if processes.parent(int(pid)) is None:
+    if processes.parent(pid) is None:
         return False
-    above: int | None = int(pid)
+    above: int | None = pid
     while above:
-        if _name(str(above)) in _PROBERS:
+        if _name(above) in _PROBERS:
             return False
         above = processes.parent(above)
     return True
 
 
-def _name(pid: str) -> str:
+def _name(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
             return file.read().strip()

@@ -117,7 +117,7 @@ class IscsiConnector(Connector):
             disk = self._sessions.disk(session)
             alive = usable(session, disk)
             if not alive and disk is not None and waits(session, disk):
-                alive = bool(await asyncio.to_thread(devices.users, disk.node))
+                alive = bool(await devices.users(disk.node))
             if session.iqn not in found or alive:
                 found[session.iqn] = Connected(session.iqn, disk.node if disk and disk.name else "", alive=alive)
         return list(found.values())

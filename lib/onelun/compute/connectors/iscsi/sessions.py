@@ -5,7 +5,6 @@ A session of ours has our interface name, which the kernel shows with it; whose 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 
 from onelun.compute import devices
@@ -74,7 +73,7 @@ class Sessions:
         if not await until(lambda: self.is_up(session.number), RECOVERY_S):
             raise CommandFailed(f"cannot flush {disk.node}: the session to {session.iqn} is down", device=disk.node)
         await devices.flush(disk.node, timeout_s=_FLUSH_S)
-        if holders := await asyncio.to_thread(devices.users, disk.node):
+        if holders := await devices.users(disk.node):
             raise Busy(f"{disk.node} is in use: {'; '.join(holders)}", device=disk.node)
 
     async def clear(self, iqn: str, *, force: bool) -> None:
@@ -121,7 +120,7 @@ class Sessions:
 
     async def _used(self, disks: Iterable[Disk]) -> bool:
         for disk in disks:
-            holders = await asyncio.to_thread(devices.users, disk.node) if disk.name else []
+            holders = await devices.users(disk.node) if disk.name else []
             if holders:
                 return True
         return False

@@ -178,7 +178,7 @@ class UserspaceConnector(Connector):
     async def _drop_unused(self, directory: str) -> bool:
         """What turned out to be another volume does not stay connected, unless somebody works on it (then False)."""
         for device in await asyncio.to_thread(loop.devices_of, bridge.file_of(directory)):
-            if await asyncio.to_thread(devices.openers, device):
+            if await devices.openers(device):
                 return False
         await self._remove(directory, gently=False)
         return True
