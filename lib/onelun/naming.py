@@ -19,6 +19,7 @@ _RESERVED = ("snapshot", "pvmove")
 _INITIATOR = re.compile(r"(?:iqn|eui|naa)\.[a-z0-9.:-]{1,219}")
 _EPOCH = re.compile(r"iqn\.2026-11\.io\.onelun\.([a-z0-9.-]+):([a-z0-9.-]+)\.e([1-9][0-9]*)")
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _LONGEST_IQN = 223
 IQN_PREFIX = "iqn.2026-11.io.onelun."
 DEVICES = "/dev/onelun"
@@ -29,7 +30,7 @@ DRIVER = "onelun"
 def checked_name(text: str, what: str = "name") -> str:
     """`text`, when it is a name; else Rejected, saying what a name is. `what` names it in the sentence."""
     if not isinstance(text, str) or not _NAME.fullmatch(text) or ".." in text or text.startswith(_RESERVED):
-        shown = text if len(text) <= 80 else text[:77] + "..."
+        shown = str(text) if len(str(text)) <= 80 else str(text)[:77] + "..."
         raise Rejected(
             f"{shown!r} is no {what}: use 1 to 63 of a-z, 0-9, '-' and '.', beginning and ending with a letter or digit"
             f", without '..', and not beginning with {' or '.join(_RESERVED)}"
@@ -49,7 +50,7 @@ def checked_uuid(text: str, what: str = "UUID") -> str:
     try:
         return str(uuids.UUID(text))
     except (ValueError, AttributeError, TypeError):
-        raise Rejected(f"{text!r} is no {what}") from None
+        raise Rejected(f"{str(text)[:80]!r} is no {what}") from None
 
 
 class Source(NamedTuple):
@@ -110,7 +111,7 @@ def snapshot_name(snapshot_id: int) -> str:
 def snapshot_id(name: str) -> int | None:
     """The id by which OpenNebula calls the snapshot of that name; None when it is none of OpenNebula's."""
     number = name.removeprefix(_SNAPSHOT)
-    return int(number) if number != name and number.isascii() and number.isdigit() else None
+    return int(number) if number != name and _NUMBER.fullmatch(number) else None
 
 
 def is_snapshot_of_opennebula(name: str) -> bool:

@@ -13,6 +13,7 @@ from onelun.naming import (
     disk_volume,
     is_target_of,
     parse_source,
+    snapshot_id,
     target_account,
     target_iqn,
 )
@@ -124,3 +125,7 @@ def test_two_disks_never_share_a_volume(vm, disk):
 
     assert name != disk_volume("one-1", vm + 1, disk)
     assert name != disk_volume("one-1", vm, disk + 1)
+
+
+def test_a_snapshot_with_a_number_of_5000_digits_is_none_of_opennebula_s():
+    assert snapshot_id("snap-" + "9" * 5000) is None

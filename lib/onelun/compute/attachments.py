@@ -65,5 +65,6 @@ class Attachments:
     def _read(self, path: Path) -> Attached | None:
         try:
             return msgspec.json.decode(path.read_bytes(), type=Attached)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, ValueError):
+            # Bytes that are no UTF-8 are a ValueError, too, and no DecodeError.
             return None

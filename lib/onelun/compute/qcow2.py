@@ -27,8 +27,8 @@ _AT_ONCE = 8
 # Nothing is read for these; qemu-io takes less than 2 GiB at a time.
 _ZEROS = 1 << 30
 _CREATE_S = 60.0
-_PERCENT = re.compile(rb"\(([0-9.]+)/100%\)")
-_DONE = re.compile(r"(?:read|wrote) ([0-9]+)/([0-9]+) bytes at offset [0-9]+")
+_PERCENT = re.compile(rb"\(([0-9]{1,3}(?:\.[0-9]{1,6})?)/100%\)")
+_DONE = re.compile(r"(?:read|wrote) ([0-9]{1,18})/([0-9]{1,18}) bytes at offset [0-9]+")
 
 
 class Disk(NamedTuple):

@@ -54,7 +54,7 @@ class Readiness:
     def _read(self) -> set[str]:
         try:
             return set(msgspec.json.decode(self._path.read_bytes(), type=list[str]))
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, ValueError):
             return set()
 
     def _write(self, known: set[str]) -> None:

@@ -79,7 +79,7 @@ async def disks_of(run: Run, ds_mad: str, increment: int, documents: str) -> dic
     )
     try:
         told = json.loads(result.stdout)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"{ds_mad}/ls printed no list of disks") from error
     if not isinstance(told, dict):
         raise ProtocolError(f"{ds_mad}/ls printed no list of disks")

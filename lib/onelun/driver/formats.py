@@ -140,8 +140,10 @@ async def _virtual_size(descriptor: int, found: Format) -> int:
     try:
         result = await command.run(*argv, timeout_s=_INFO_S, called="qemu-img", pass_fds=(descriptor,))
         told = json.loads(result.stdout)
-    except (CommandFailed, ValueError) as error:
+    except (CommandFailed, ValueError, RecursionError) as error:
         raise Rejected(f"the {found} image cannot be read: {error}") from error
+    if not isinstance(told, dict):
+        raise Rejected(f"the {found} image cannot be read: qemu-img info tells nothing of it")
     # A second opinion to our own reading of the header.
     if told.get("backing-filename") or told.get("full-backing-filename"):
         raise Rejected(f"the {found} image has a backing file: flatten it with qemu-img convert first")

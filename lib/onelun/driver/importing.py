@@ -41,7 +41,7 @@ _CLEAN_UP_S = 10.0
 # QEMU's own block layer takes some 300 MiB of addresses; a hostile image must not make it take more than this.
 # And it goes when this process is killed: it would write on, and wait for ever for a target that is gone.
 _LIMITS = ("setpriv", "--pdeathsig", "KILL", "prlimit", "--as=4294967296")
-_PROGRESS = re.compile(rb"\(([0-9.]+)/100%\)")
+_PROGRESS = re.compile(rb"\(([0-9]{1,3}(?:\.[0-9]{1,6})?)/100%\)")
 _STEP_PERCENT = 10.0
 
 

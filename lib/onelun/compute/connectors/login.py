@@ -14,6 +14,7 @@ from onelun import command
 from onelun.compute.connectors.base import Export
 from onelun.errors import CommandFailed, Conflict, NotFound, OnelunError, Rejected, Unreachable
 from onelun.model import Portal
+from onelun.numbers import number_in
 
 # tgt's first disk is LUN 1 (LUN 0 is its controller), LIO's is LUN 0.
 _LUNS = (1, 0)
@@ -85,7 +86,9 @@ async def _disk(export: Export) -> Identity:
             raise failed
         size, serial = (str(answer) for answer in asked)
         match = re.search(r"Unit Serial Number:\[(.*?)\]", serial)
-        return Identity(lun, int(size), match[1].strip() if match else "")
+        return Identity(
+            lun, number_in(size, f"the size that target {export.iqn} tells"), match[1].strip() if match else ""
+        )
     raise missing or NotFound(f"target {export.iqn} has no disk", target=export.iqn)
 
 

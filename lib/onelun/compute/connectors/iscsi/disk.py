@@ -21,6 +21,7 @@ from onelun.compute.connectors.iscsi.sysfs import RECOVERING, UP, Disk, Session,
 from onelun.compute.connectors.login import Identity, compare
 from onelun.deadline import Deadline
 from onelun.errors import CommandFailed, NotFound, Stalled, Unreachable
+from onelun.numbers import is_number, number_in
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Disks:
             reason = os.strerror(result.status) if result.status > 0 else f"signal {-result.status}"
             raise Unreachable(f"{disk.node} does not say who it is: {reason}", device=disk.node)
         size, _, serial = result.stdout.strip().partition(" ")
-        return Identity(disk.lun, int(size), serial)
+        return Identity(disk.lun, number_in(size, f"the size that {disk.node} tells"), serial)
 
     async def rescan(self, session: Session, disk: Disk) -> Disk:
         """Have the kernel take over the LUN's size, and return the disk as it is then."""
@@ -168,4 +169,4 @@ def _udev_has_seen(disk: Disk, since: float) -> bool:
             seen = next((line[2:] for line in file if line.startswith("I:")), "")
     except OSError:
         return False
-    return seen.strip().isdecimal() and int(seen) >= since * 1e6
+    return is_number(seen.strip()) and int(seen) >= since * 1e6

@@ -30,7 +30,7 @@ class Notes:
         try:
             with open(self._path(iqn), "rb") as file:
                 return msgspec.json.decode(file.read(), type=Note)
-        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     def put(self, note: Note) -> None:

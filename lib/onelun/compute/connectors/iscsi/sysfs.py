@@ -10,9 +10,11 @@ import os
 import re
 from typing import NamedTuple
 
-_SESSION = re.compile(r"session(\d+)")
-_HOST = re.compile(r"/host(\d+)/session\d+$")
-_HCTL = re.compile(r"\d+:\d+:\d+:(\d+)")
+from onelun.numbers import is_number
+
+_SESSION = re.compile(r"session([0-9]{1,18})")
+_HOST = re.compile(r"/host([0-9]{1,18})/session[0-9]+$")
+_HCTL = re.compile(r"[0-9]+:[0-9]+:[0-9]+:([0-9]{1,18})")
 _SECTOR = 512
 
 UP = "LOGGED_IN"
@@ -150,7 +152,7 @@ def _disk(directory: str, hctl: str) -> Disk:
 def device_number(disk: Disk) -> tuple[int, int] | None:
     """Major and minor number of the disk's block device."""
     major, _, minor = _value(f"{disk.directory}/block/{disk.name}/dev").partition(":")
-    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+    return (int(major), int(minor)) if is_number(major) and is_number(minor) else None
 
 
 def _names(directory: str) -> list[str]:
@@ -172,4 +174,4 @@ def _value(path: str) -> str:
 
 def _number(path: str) -> int:
     text = _value(path)
-    return int(text) if text.removeprefix("-").isdecimal() else -1
+    return int(text) if is_number(text.removeprefix("-")) else -1

@@ -240,7 +240,7 @@ def _load(directory: str) -> Session | None:
     try:
         with open(f"{directory}/state", "rb") as file:
             return msgspec.json.decode(file.read(), type=Session)
-    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 

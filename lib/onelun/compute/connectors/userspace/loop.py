@@ -9,6 +9,7 @@ import time
 
 from onelun import command
 from onelun.errors import CommandFailed
+from onelun.numbers import number_in
 
 _TOOL_S = 5.0
 _BLOCKS = "/sys/block"
@@ -67,7 +68,7 @@ def backing(device: str) -> str | None:
 
 def size_bytes(device: str) -> int:
     """The size that the kernel shows; 0 for an absent device."""
-    return int(_read(device, "size") or 0) * 512
+    return number_in(_read(device, "size") or "0", f"the size of {device}") * 512
 
 
 def _read(device: str, attribute: str) -> str | None:

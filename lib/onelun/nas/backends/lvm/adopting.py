@@ -13,6 +13,7 @@ from onelun.nas.backends.lvm.listing import COLUMNS, volume_lv
 from onelun.nas.backends.lvm.tags import UnreadableError, VolumeFacts, ours, read_volume, volume_tags
 from onelun.nas.backends.lvm.thinpool import ThinPool
 from onelun.nas.backends.lvm.volumes import INACTIVE
+from onelun.numbers import number_in
 
 
 class LvmAdopting:
@@ -43,7 +44,7 @@ class LvmAdopting:
         rules.check_free(self._pool.pool, name, holder.volume if holder is not None else None, None)
         tags = ours(row["lv_tags"].split(","))
         volume = self._begun(row, tags, found, name, owner) or rules.adopted(
-            self._pool.pool, found, name, uuid, int(row["lv_size"]), owner
+            self._pool.pool, found, name, uuid, _size(row), owner
         )
         if await self._pool.devices.opened(found):
             raise Busy(f"{self._pool.vg}/{found} is open or mounted: end that first", pool=self._pool.pool)
@@ -74,8 +75,12 @@ class LvmAdopting:
         """The volume that an interrupted adoption was about to make of it; other tags of ours mean nothing."""
         uuid = next((tag.partition("=")[2] for tag in tags if tag.startswith("onelun.uuid=")), "")
         try:
-            volume = read_volume(self._pool.pool, uuid, int(row["lv_size"]), tags).volume
+            volume = read_volume(self._pool.pool, uuid, _size(row), tags).volume
         except UnreadableError:
             return None
         same = (volume.name, volume.owner, volume.filled_from) == (name, owner, f"adopted {found}")
         return volume if same else None
+
+
+def _size(row: dict[str, str]) -> int:
+    return number_in(row["lv_size"], f"lv_size of {row['lv_name']}")

@@ -9,7 +9,16 @@ from typing import NamedTuple
 from onelun import command
 from onelun.errors import Conflict, NotFound, OnelunError, Rejected
 from onelun.nas.backends import rules
-from onelun.nas.backends.lvm.thinpool import METADATA_HIGH_WATER, Geometry, ThinPool, broken, capacity_of, fraction
+from onelun.nas.backends.lvm.thinpool import (
+    METADATA_HIGH_WATER,
+    Geometry,
+    ThinPool,
+    broken,
+    capacity_of,
+    fraction,
+    geometry_of,
+)
+from onelun.numbers import number_in
 
 _PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TOOLS = {
@@ -46,7 +55,7 @@ async def look(pool: ThinPool, agent: str, cloud: str | None) -> Findings:
     if not pools or pools[0]["segtype"] != "thin-pool":
         how = f"lvcreate --type thin-pool --size SIZE --name {pool.thin_pool} {pool.vg}"
         return Findings([_no_pool(pool, f"no thin pool {pool.path}: create it, such as with: {how}")], [])
-    geometry = Geometry(int(groups[0]["vg_extent_size"]), int(pools[0]["chunk_size"]))
+    geometry = geometry_of(groups[0], pools[0])
     found = Findings([*_of_group(pool, groups[0]), *_of_pool(pool, pools[0])], [], geometry)
     await _whose(pool, agent, cloud, found)
     _warn_of_areas(pool, groups[0], found)
@@ -94,8 +103,9 @@ async def _whose(pool: ThinPool, agent: str, cloud: str | None, found: Findings)
 
 def _warn_of_areas(pool: ThinPool, group: dict[str, str], found: Findings) -> None:
     # LVM writes each new copy of the metadata beside the old one: half of the area is what fits (vgs counts free so).
-    half = int(group["vg_mda_size"]) // 2
-    used = fraction(half - int(group["vg_mda_free"]), half)
+    size, free = (number_in(group[column], f"{column} of LVM") for column in ("vg_mda_size", "vg_mda_free"))
+    half = size // 2
+    used = fraction(half - free, half)
     if used > METADATA_HIGH_WATER:
         found.warnings.append(
             f"LVM's own metadata area of the volume group {pool.vg} is {used:.0%} full: add a disk with a larger one"

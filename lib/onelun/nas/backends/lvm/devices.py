@@ -13,15 +13,17 @@ import msgspec
 from onelun import command
 from onelun.errors import Stalled
 from onelun.nas.backends.lvm.tool import Lvm
+from onelun.numbers import is_number
 
 _DMSETUP_S = 30.0
 # Writing back what is in the page cache; a thin pool that is full keeps it waiting for 60 s before it gives up.
 _SYNC_S = 90.0
 # Documentation/admin-guide/device-mapper/thin-provisioning.rst, "Status" of thin-pool; with errors it is one word.
 _STATUS = re.compile(
-    r"(?P<name>\S+): 0 \d+ thin-pool "
+    r"(?P<name>\S+): 0 [0-9]+ thin-pool "
     r"(?:(?P<word>Fail|Error)"
-    r"|\d+ (?P<metadata_used>\d+)/(?P<metadata>\d+) (?P<data_used>\d+)/(?P<data>\d+) (?P<held>\S+) (?P<rest>.*))"
+    r"|[0-9]+ (?P<metadata_used>[0-9]{1,18})/(?P<metadata>[0-9]{1,18})"
+    r" (?P<data_used>[0-9]{1,18})/(?P<data>[0-9]{1,18}) (?P<held>\S+) (?P<rest>.*))"
 )
 
 
@@ -91,7 +93,8 @@ class Devices:
     async def _open_count(self, lv: str) -> int | None:
         columns = ("--columns", "--noheadings", "-o", "open")
         result = await command.run("dmsetup", "info", *columns, self.dm_name(lv), timeout_s=_DMSETUP_S, check=False)
-        return int(result.stdout) if result.status == 0 and result.stdout.strip().isdigit() else None
+        count = result.stdout.strip()
+        return int(count) if result.status == 0 and is_number(count) else None
 
     async def suspended(self, lvs: Iterable[str]) -> list[str]:
         """Those of the LVs whose device is suspended, the thin pool's first: a killed command leaves them so."""

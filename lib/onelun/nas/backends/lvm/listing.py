@@ -26,6 +26,7 @@ from onelun.nas.backends.lvm.tags import (
     read_snapshot,
     read_volume,
 )
+from onelun.numbers import number_in
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,11 @@ class Reader:
         self._understood: dict[Row, Entry | Kept] = {}
 
     def listing(self, rows: list[Row]) -> Listing:
-        """What the rows tell. Raises CommandFailed when the thin pool is not among them, or has tags that are no facts."""
+        """What the rows tell.
+
+        Raises CommandFailed when the thin pool is not among them, or has tags that are no facts; ProtocolError for a size of
+        ours that is none.
+        """
         pool = next((row for row in rows if row.lv_name == self._thin_pool), None)
         if pool is None:
             raise CommandFailed(f"pool {self.pool} is gone: {self._vg} has no thin pool {self._thin_pool} any more")
@@ -142,10 +147,11 @@ class Reader:
         if match is None:
             return None
         tags = ours(row.lv_tags.split(","))
+        size = number_in(row.lv_size, f"lv_size of {self._vg}/{row.lv_name}")
         try:
             if match["snapshot"] is None:
-                return Entry(row.lv_name, read_volume(self.pool, match["uuid"], int(row.lv_size), tags), tags)
-            return Kept(row.lv_name, read_snapshot(match["uuid"], int(row.lv_size), tags))
+                return Entry(row.lv_name, read_volume(self.pool, match["uuid"], size, tags), tags)
+            return Kept(row.lv_name, read_snapshot(match["uuid"], size, tags))
         except UnreadableError as error:
             if row.lv_name not in self._warned:
                 self._warned.add(row.lv_name)

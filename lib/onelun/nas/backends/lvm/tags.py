@@ -14,6 +14,7 @@ import msgspec
 
 from onelun.errors import Rejected
 from onelun.model import Attributes, Owner, Snapshot, Volume
+from onelun.numbers import is_number
 
 _PREFIX = "onelun."
 _LONGEST = 1024
@@ -86,7 +87,7 @@ def read_volume(pool: str, uuid: str, size_bytes: int, tags: Iterable[str]) -> V
     if told.get("uuid") != uuid:
         raise UnreadableError(f"its tags are of {told.get('uuid')}")
     attachments = [(key.removeprefix(_ATTACHMENT), told[key]) for key in told if key.startswith(_ATTACHMENT)]
-    if not all(number.isascii() and number.isdigit() for number, _ in attachments):
+    if not all(is_number(number) for number, _ in attachments):
         raise UnreadableError("an attachment has no number")
     attachments.sort(key=lambda each: int(each[0]))
     volume: dict[str, object] = {

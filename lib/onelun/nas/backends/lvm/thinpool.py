@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 
-from onelun.errors import CommandFailed, OutOfSpace, Rejected
+from onelun.errors import CommandFailed, OutOfSpace, ProtocolError, Rejected
 from onelun.model import Capacity
 from onelun.nas.backends import rules
 from onelun.nas.backends.lvm.devices import Devices, PoolStatus
 from onelun.nas.backends.lvm.listing import COLUMNS, Entry, Listing, Reader, Row
 from onelun.nas.backends.lvm.tags import VolumeFacts, pool_tags, volume_tags
 from onelun.nas.backends.lvm.tool import Lvm, Shared
+from onelun.numbers import number_in
 
 # design.md, "Defaults". A pool without room for metadata fails as a whole, and repairing it takes it off line.
 METADATA_HIGH_WATER = 0.75
@@ -124,9 +126,11 @@ class ThinPool:
         return {row["lv_name"]: row["thin_id"] for row in rows if row["thin_id"]}
 
     async def geometry(self) -> Geometry:
-        """The pool's sizes. Raises NotFound."""
+        """The pool's sizes. Raises NotFound, ProtocolError."""
         rows = await self.lvm.report("lvs", "vg_extent_size,chunk_size", self.path)
-        return Geometry(int(rows[0]["vg_extent_size"]), int(rows[0]["chunk_size"]))
+        if not rows:
+            raise ProtocolError(f"lvs printed nothing of {self.path}")
+        return geometry_of(rows[0], rows[0])
 
     async def admit(self, name: str, size_bytes: int) -> None:
         """Raises OutOfSpace when the pool should take nothing more, or never so much; CommandFailed when it is broken."""
@@ -157,6 +161,16 @@ class ThinPool:
 
     def _not_open(self) -> Rejected:
         return Rejected(f"pool {self.pool} is not open")
+
+
+def geometry_of(group: Mapping[str, str], pool: Mapping[str, str]) -> Geometry:
+    """The sizes that rows of the group and the pool tell. Raises ProtocolError for what is no size."""
+    extent, chunk = (
+        number_in(row[column], f"{column} of LVM") for row, column in ((group, "vg_extent_size"), (pool, "chunk_size"))
+    )
+    if not extent or not chunk:
+        raise ProtocolError(f"LVM tells of an extent of {extent} bytes and a chunk of {chunk}")
+    return Geometry(extent, chunk)
 
 
 def capacity_of(told: PoolStatus, geometry: Geometry) -> Capacity:

@@ -47,16 +47,23 @@ class Lvm:
         self._changing = asyncio.Lock()
 
     async def report(self, tool: str, columns: str, *names: str) -> list[dict[str, str]]:
-        """The rows that `lvs` or `vgs` prints, sizes in bytes. Raises as `change` does, and ProtocolError."""
+        """The rows that `lvs` or `vgs` prints, each with all the columns, sizes in bytes.
+
+        Raises as `change` does, and ProtocolError.
+        """
         argv = (tool, "--reportformat", "json", "--units", "b", "--nosuffix", "-o", columns, *names)
         result = await self._tried(*argv, timeout_s=_REPORT_S)
         if result.status != 0:
             raise self._meaning(tool, result)
         try:
             told = msgspec.json.decode(result.stdout, type=dict[str, list[dict[str, list[dict[str, str]]]]])
-            return [row for report in told["report"] for rows in report.values() for row in rows]
+            rows = [row for report in told["report"] for rows in report.values() for row in rows]
         except (msgspec.DecodeError, KeyError) as error:
             raise ProtocolError(f"what {tool} printed is no report: {error}") from error
+        for row in rows:
+            if lacking := [column for column in columns.split(",") if column not in row]:
+                raise ProtocolError(f"what {tool} printed has no {', '.join(lacking)}")
+        return rows
 
     async def change(self, tool: str, *argv: str) -> None:
         """Run a command that changes the volume group; only inside `alone`.

@@ -13,6 +13,7 @@ from onelun.nas.backends import rules
 from onelun.nas.backends.lvm.listing import VISIBLE
 from onelun.nas.backends.lvm.moment import Moments
 from onelun.nas.backends.lvm.thinpool import ThinPool
+from onelun.numbers import is_number
 
 # thin_ls reads 16 bytes or more for each chunk that is mapped: 256 MiB for 1 TiB in chunks of 64 KiB.
 _WALK_S = 100.0
@@ -76,7 +77,7 @@ def parsed(printed: str) -> dict[str, Taken]:
     taken = {}
     for line in printed.splitlines():
         words = line.split()
-        if len(words) != 3 or not all(word.isdigit() for word in words):
+        if len(words) != 3 or not all(is_number(word) for word in words):
             raise ProtocolError(f"thin_ls printed {line[:80]!r}")
         taken[words[0]] = Taken(int(words[1]), int(words[2]))
     return taken

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from onelun import command
-from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OnelunError, OutOfSpace, Rejected
+from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OnelunError, OutOfSpace, ProtocolError, Rejected
 
 # A change waits for a transaction group; a pool of slow disks that is being scrubbed takes seconds for one.
 _TIMEOUT_S = 60.0
@@ -63,11 +63,14 @@ class Zfs:
         return result.stdout
 
     async def zpool_facts(self, *columns: str) -> list[str]:
-        """Columns of `zpool list` for the zpool. Raises Missing when it is not imported."""
+        """Columns of `zpool list` for the zpool. Raises Missing when it is not imported, ProtocolError."""
         result = await self._run("zpool", "list", "-Hp", "-o", ",".join(columns), self.zpool)
         if result.status != 0:
             raise self.failure("zpool", "list", result)
-        return result.stdout.rstrip("\n").split("\t")
+        facts = result.stdout.rstrip("\n").split("\t")
+        if len(facts) != len(columns):
+            raise ProtocolError(f"zpool list printed {result.stdout[:80]!r}, not {', '.join(columns)} of {self.zpool}")
+        return facts
 
     def failure(self, tool: str, verb: str, result: command.Result) -> OnelunError:
         """The error that the tool's text means."""

@@ -7,13 +7,15 @@ properties; only what a dataset was given itself, or received with `zfs recv`, c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
 
-from onelun.errors import Rejected
+from onelun.errors import ProtocolError, Rejected
 from onelun.model import Attachment, Attributes, Kind, Owner, Provisioning, State, Volume, Wipe
+from onelun.numbers import is_number, number_in
 
 _OURS = "io.onelun:"
 _POOLS = "io.onelun.pool:"
@@ -58,8 +60,8 @@ class Facts(NamedTuple):
         return None if value is None or value.text == _NONE else value.text
 
     def number(self, name: str) -> int:
-        """A property of ZFS's own that is a number; 0 when the dataset has none."""
-        return int(self.native(name) or 0)
+        """A property of ZFS's own that is a number; 0 when the dataset has none. Raises ProtocolError for what is none."""
+        return number_in(self.native(name) or "0", f"{name} of {self.path}")
 
     def user(self, name: str) -> str | None:
         """A user property that the dataset itself has."""
@@ -85,6 +87,15 @@ def parse(text: str) -> dict[str, Facts]:
     return found
 
 
+def rows(text: str, columns: int) -> Iterator[list[str]]:
+    """The rows that `zfs list -H` printed, of so many columns. Raises ProtocolError for one that has not so many."""
+    for line in text.splitlines():
+        row = line.split("\t")
+        if len(row) != columns:
+            raise ProtocolError(f"zfs list printed {line[:80]!r}, which has not {columns} columns")
+        yield row
+
+
 def volume_of(facts: Facts, pool: str, state: State) -> Volume:
     """The volume in a dataset. Raises ValueError when its facts are none."""
     if facts.native("type") != "volume" or facts.ours("uuid") is None or facts.ours("kind") is None:
@@ -106,9 +117,9 @@ def volume_of(facts: Facts, pool: str, state: State) -> Volume:
         ),
         origin=facts.ours("origin"),
         filled_from=facts.ours("filled-from"),
-        made_at=float(facts.ours("made-at") or 0.0),
+        made_at=seconds_in(facts.ours("made-at")),
         connected=facts.ours("connected") == "yes",
-        last_epoch=int(facts.ours("last-epoch") or 0),
+        last_epoch=_int(facts.ours("last-epoch")) or 0,
         attachments=msgspec.json.decode(attachments, type=tuple[Attachment, ...]),
         attributes=Attributes(
             volblocksize_bytes=_int(facts.ours("volblocksize")),
@@ -169,4 +180,19 @@ def _attachments(volume: Volume) -> dict[str, str | None]:
 
 
 def _int(text: str | None) -> int | None:
-    return None if text is None else int(text)
+    return None if text is None else count_in(text)
+
+
+def count_in(text: str) -> int:
+    """A whole number among the facts. Raises ValueError."""
+    if not is_number(text):
+        raise ValueError(f"{text[:40]!r} is no number")
+    return int(text)
+
+
+def seconds_in(text: str | None) -> float:
+    """A time among the facts, in seconds since the epoch; 0 for none. Raises ValueError."""
+    seconds = float(text or 0.0)
+    if not math.isfinite(seconds):
+        raise ValueError(f"{seconds} is no time")
+    return seconds

@@ -17,9 +17,10 @@ from onelun.nas.backends.zfs.building import Builder
 from onelun.nas.backends.zfs.command import Dependents, Missing, Present, Zfs
 from onelun.nas.backends.zfs.device import Devices
 from onelun.nas.backends.zfs.places import BACK, PAST, SNAP, deleted, past
-from onelun.nas.backends.zfs.properties import settings
+from onelun.nas.backends.zfs.properties import rows, settings
 from onelun.nas.backends.zfs.removal import Removal
 from onelun.nas.backends.zfs.tree import Entry, Tree
+from onelun.numbers import number_in
 
 
 class Kept(NamedTuple):
@@ -50,11 +51,12 @@ class Snapshots:
         columns = "name,creation,createtxg,volsize,used"
         text = await self._zfs.read("list", "-Hp", "-t", "snapshot", "-d", "1", "-o", columns, *paths)
         found = []
-        for name, creation, txg, size, used in (line.split("\t") for line in text.splitlines()):
+        for name, *facts in rows(text, 5):
             path, _, snapshot = name.partition("@")
             if snapshot.startswith(SNAP):
-                made = Snapshot(snapshot.removeprefix(SNAP), float(creation), int(size), int(used))
-                found.append((int(txg), Kept(path.removeprefix(f"{self._zfs.dataset}/"), made)))
+                creation, txg, size, used = (number_in(fact, f"what zfs list printed of {name}") for fact in facts)
+                made = Snapshot(snapshot.removeprefix(SNAP), float(creation), size, used)
+                found.append((txg, Kept(path.removeprefix(f"{self._zfs.dataset}/"), made)))
         return [kept for _, kept in sorted(found, key=lambda pair: pair[0])]
 
     async def usages(self) -> dict[str, Usage]:
@@ -64,11 +66,11 @@ class Snapshots:
         text = await self._zfs.run(
             "list", "-Hp", "-t", "snapshot", "-r", "-d", "2", "-o", "name,used", self._zfs.dataset
         )
-        for name, used in (line.split("\t") for line in text.splitlines()):
+        for name, used in rows(text, 2):
             path, _, snapshot = name.partition("@")
             if snapshot.startswith(SNAP):
                 leaf = path.removeprefix(f"{self._zfs.dataset}/")
-                snapshots.setdefault(leaf, {})[snapshot.removeprefix(SNAP)] = int(used)
+                snapshots.setdefault(leaf, {})[snapshot.removeprefix(SNAP)] = number_in(used, f"used of {name}")
         return {
             entry.volume.uuid: Usage(
                 entry.facts.number("usedbydataset"),

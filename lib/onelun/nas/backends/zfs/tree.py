@@ -15,10 +15,12 @@ from onelun.errors import CommandFailed
 from onelun.model import Capacity, State, Volume
 from onelun.nas.backends.zfs.command import Missing, Zfs
 from onelun.nas.backends.zfs.places import NEW, TRASH, Place, is_uuid, past, place_of
-from onelun.nas.backends.zfs.properties import COLUMNS, Facts, parse, volume_of
+from onelun.nas.backends.zfs.properties import COLUMNS, Facts, count_in, parse, seconds_in, volume_of
 
 log = logging.getLogger(__name__)
 
+# Each revert leaves one at most, for a snapshot that is kept.
+_MOST_PASTS = 100_000
 _GET = ("get", "-Hp", "-o", "name,property,value,source")
 
 
@@ -42,12 +44,12 @@ class Entry(NamedTuple):
     def pasts(self) -> list[str]:
         """The leaves of what reverts put aside; some may be gone since."""
         uuid = self.facts.ours("uuid") or ""
-        return [past(uuid, number) for number in range(1, int(self.facts.ours("past") or 0) + 1)]
+        return [past(uuid, number) for number in range(1, count_in(self.facts.ours("past") or "0") + 1)]
 
     @property
     def trashed_at(self) -> float:
         """When it was put into the trash, in seconds since the epoch."""
-        return float(self.facts.ours("trashed-at") or 0.0)
+        return seconds_in(self.facts.ours("trashed-at"))
 
 
 class Seen(NamedTuple):
@@ -190,6 +192,9 @@ class Tree:
             return Entry(place, facts, None) if place.prefix == NEW else None
         try:
             volume = volume_of(facts, self._zfs.pool, _state(place, facts))
+            seconds_in(facts.ours("trashed-at"))
+            if count_in(facts.ours("past") or "0") > _MOST_PASTS:
+                raise ValueError("no volume was reverted so often")
         except ValueError as error:
             self._leave_alone(facts.path, str(error))
             return None

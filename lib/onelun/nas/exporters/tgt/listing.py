@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from onelun.errors import ProtocolError
 
-_TARGET = re.compile(r"Target (\d+): (\S+)")
+_TARGET = re.compile(r"Target ([0-9]{1,18}): (\S+)")
 _INITIATOR = re.compile(r" {12}Initiator: (\S+) alias: ")
-_LUN = re.compile(r" {8}LUN: (\d+)")
+_LUN = re.compile(r" {8}LUN: ([0-9]{1,18})")
 _FACT = re.compile(r" {12}([A-Z][A-Za-z -]*): (.*)")
-_SIZE = re.compile(r"(\d+) MB, ")
+_SIZE = re.compile(r"([0-9]+) MB, ")
 
 
 class Listed(NamedTuple):
@@ -44,7 +44,7 @@ def parse_targets(text: str) -> dict[str, Listed]:
 
 def parse_tids(text: str) -> dict[str, int]:
     """The numbers of the targets, by IQN, from the list of drivers: in this one nothing is printed that an initiator chose."""
-    return {match[2]: int(match[1]) for match in re.finditer(r"^ {8}Target (\d+): (\S+)$", text, re.MULTILINE)}
+    return {match[2]: int(match[1]) for match in re.finditer(r"^ {8}Target ([0-9]{1,18}): (\S+)$", text, re.MULTILINE)}
 
 
 def parse_connections(text: str) -> list[tuple[int, int]]:
@@ -52,9 +52,9 @@ def parse_connections(text: str) -> list[tuple[int, int]]:
     found = []
     session = 0
     for line in text.splitlines():
-        if match := re.fullmatch(r"Session: (\d+)", line):
+        if match := re.fullmatch(r"Session: ([0-9]{1,20})", line):
             session = int(match[1])
-        elif match := re.fullmatch(r" {4}Connection: (\d+)", line):
+        elif match := re.fullmatch(r" {4}Connection: ([0-9]{1,18})", line):
             found.append((session, int(match[1])))
     return found
 
