@@ -21,7 +21,7 @@ class OnelunError(Exception):
 
     code: ClassVar[str] = "internal"
 
-    def __init__(self, sentence: str, **facts: Fact) -> None:
+    def __init__(self, sentence: str, /, **facts: Fact) -> None:
         super().__init__(sentence)
         self.sentence = sentence
         self.facts = facts
@@ -123,6 +123,7 @@ def from_wire(reply: dict[str, object]) -> OnelunError:
     facts = {
         key: value
         for key, value in reply.items()
-        if key not in ("action", "status", "error", "code") and isinstance(value, str | int | float | bool | None)
+        if key not in ("self", "action", "status", "error", "code")
+        and isinstance(value, str | int | float | bool | None)
     }
     return kind(str(reply.get("error") or "the other side gave no reason"), **facts)

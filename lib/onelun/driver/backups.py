@@ -17,6 +17,7 @@ from onelun.driver.freezing import Freeze, frozen
 from onelun.driver.location import Disk
 from onelun.driver.places import place
 from onelun.driver.reading import offered
+from onelun.driver.rows import SnapshotRow, rows_of
 from onelun.driver.running import Run
 from onelun.driver.snapshots import existing_volume
 from onelun.ending import to_its_end
@@ -131,7 +132,7 @@ async def _superfluous(run: Run, backup: Backup, part: Part) -> set[str]:
 async def _snapshots(run: Run, part: Part) -> dict[str, float]:
     """The volume's snapshots, and when each was made."""
     listed = await run.ask(part.source.nas, part.request(run, ListSnapshots), SnapshotList)
-    return {str(row.get("snapshot")): float(row.get("made_at", 0.0)) for row in listed.body}
+    return {row.snapshot: row.made_at for row in rows_of(part.source.nas, listed.body, SnapshotRow)}
 
 
 async def _take(run: Run, backup: Backup, parts: list[Part], *, live: bool) -> list[float]:

@@ -12,10 +12,10 @@ import base64
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from onelun import command
 from onelun.driver.pools import Pool
+from onelun.driver.rows import DiskRow, rows_of
 from onelun.driver.running import Run
 from onelun.errors import Cancelled, CommandFailed, OnelunError
 from onelun.naming import snapshot_id
@@ -60,14 +60,15 @@ async def tell(run: Run, datastore_id: int, pools: Iterable[Pool]) -> None:
         run.progress(f"told the sizes of {len(disks)} VM disks in {sum(sent)} of {len(sent)} messages")
 
 
-async def _disks(run: Run, names: list[str]) -> list[dict[str, Any]]:
+async def _disks(run: Run, names: list[str]) -> list[DiskRow]:
     """What each NAS tells; one that cannot be asked, and a pool that failed, are noted."""
-    asked = [run.ask(nas, ListDisks(cloud=run.config.cloud), DiskList, within_s=_ASK_S) for nas in names]
-    found: list[dict[str, Any]] = []
+    found: list[DiskRow] = []
+    asked = [_listed(run, nas) for nas in names]
     for nas, answer in zip(names, await asyncio.gather(*asked, return_exceptions=True), strict=True):
-        if isinstance(answer, DiskList):
-            found += answer.body
-            for pool, sentence in answer.failed.items():
+        if isinstance(answer, tuple):
+            disks, failed = answer
+            found += disks
+            for pool, sentence in failed.items():
                 run.note(f"the sizes of VM disks in {nas}/{pool} are not told: {sentence}")
         elif isinstance(answer, OnelunError) and not isinstance(answer, Cancelled):
             run.note(f"the sizes of VM disks on {nas} are not told: {answer.sentence}")
@@ -76,21 +77,26 @@ async def _disks(run: Run, names: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _is_in(disk: dict[str, Any], datastore_id: int) -> bool:
+async def _listed(run: Run, nas: str) -> tuple[list[DiskRow], dict[str, str]]:
+    """The disks that a NAS tells, and which pools failed. Raises what asking raises, and ProtocolError."""
+    answer = await run.ask(nas, ListDisks(cloud=run.config.cloud), DiskList, within_s=_ASK_S)
+    return rows_of(nas, answer.body, DiskRow), answer.failed
+
+
+def _is_in(disk: DiskRow, datastore_id: int) -> bool:
     """Whether the VM's directory, DATASTORES/DATASTORE/VM, is in that datastore."""
-    return bool(str(disk["path"]).split("/")[-3:-1] == [str(datastore_id), str(disk["vm"])])
+    return disk.path.split("/")[-3:-1] == [str(datastore_id), str(disk.vm)]
 
 
-def _elements(disks: Iterable[dict[str, Any]]) -> Iterator[str]:
+def _elements(disks: Iterable[DiskRow]) -> Iterator[str]:
     """One VM element for each VM. monitord replaces all DISK_SIZE of a VM by those of one element."""
     of_vm: dict[int, list[str]] = {}
-    for disk in sorted(disks, key=lambda disk: (disk["vm"], disk["disk"])):
-        told = of_vm.setdefault(int(disk["vm"]), [])
-        number = int(disk["disk"])
-        told.append(f"DISK_SIZE=[ID={number},SIZE={_mb(disk['used_bytes'])}]")
-        kept = ((snapshot_id(name), used) for name, used in disk["snapshots"].items())
+    for disk in sorted(disks, key=lambda disk: (disk.vm, disk.disk)):
+        told = of_vm.setdefault(disk.vm, [])
+        told.append(f"DISK_SIZE=[ID={disk.disk},SIZE={_mb(disk.used_bytes)}]")
+        kept = ((snapshot_id(name), used) for name, used in disk.snapshots.items())
         told += [
-            f"SNAPSHOT_SIZE=[ID={snapshot},DISK_ID={number},SIZE={_mb(used)}]"
+            f"SNAPSHOT_SIZE=[ID={snapshot},DISK_ID={disk.disk},SIZE={_mb(used)}]"
             for snapshot, used in kept
             if snapshot is not None
         ]

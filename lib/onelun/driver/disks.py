@@ -7,10 +7,11 @@ has forgotten the disk, what the NAS's placements say. A NAS that cannot be aske
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from onelun.driver.document import Vm, VmDisk
 from onelun.driver.location import Directory, Disk
+from onelun.driver.rows import PlacementRow, rows_of
 from onelun.driver.running import Run
 from onelun.errors import Conflict, Rejected
 from onelun.model import Kind
@@ -69,8 +70,9 @@ async def volatile_disks(run: Run, directory: Directory) -> list[Disk]:
     """The VM's disks without an image, which 3.4 neither moves nor deletes by themselves, as disks of that directory."""
     request = FindPlacements(cloud=run.config.cloud, vm=directory.vm_id)
     answers = await asyncio.gather(*(run.ask(nas, request, PlacementList) for nas in run.config.nas))
-    rows = [row for answer in answers for row in answer.body]
-    numbers = sorted({int(row["disk"]) for row in rows if row.get("kind") == Kind.VOLATILE})
+    told = zip(run.config.nas, answers, strict=True)
+    rows = [row for nas, answer in told for row in rows_of(nas, answer.body, PlacementRow)]
+    numbers = sorted({row.disk for row in rows if row.kind == Kind.VOLATILE})
     return [Disk(directory.host, directory.path, f"disk.{n}", directory.vm_id, n) for n in numbers]
 
 
@@ -105,8 +107,9 @@ async def _all_placed(run: Run, disk: Disk) -> set[Source]:
     request = FindPlacements(cloud=run.config.cloud, vm=disk.vm_id, disk=disk.disk_id)
     asked = [run.ask(nas, request, PlacementList) for nas in run.config.nas]
     answers = await asyncio.gather(*asked)
-    return {_source(nas, row) for nas, answer in zip(run.config.nas, answers, strict=True) for row in answer.body}
+    told = zip(run.config.nas, answers, strict=True)
+    return {_source(nas, row) for nas, answer in told for row in rows_of(nas, answer.body, PlacementRow)}
 
 
-def _source(nas: str, row: dict[str, Any]) -> Source:
-    return Source(nas, checked_name(row.get("zpool") or "", "pool"), checked_name(row.get("zvol") or "", "volume name"))
+def _source(nas: str, row: PlacementRow) -> Source:
+    return Source(nas, checked_name(row.zpool, "pool"), checked_name(row.zvol, "volume name"))

@@ -101,7 +101,8 @@ class Hosts:
         agent = self._agents.get(host)
         if agent is None and host not in self._names:
             raise Rejected(
-                f"nobody serves the host {host!r}: name its agent in frontend.hosts, or in frontend.names if it is the front-end"
+                f"nobody serves the host {host[:99]!r}: name its agent in frontend.hosts, or in frontend.names if it is"
+                " the front-end"
             )
         return agent
 

@@ -6,8 +6,10 @@ from onelun.driver.backups import forget_backups
 from onelun.driver.disks import known, volume_of
 from onelun.driver.location import Disk, parse_disk, parse_source_argument
 from onelun.driver.places import place
+from onelun.driver.rows import VolumeRow, rows_of
 from onelun.driver.running import Run
 from onelun.errors import Conflict, Rejected
+from onelun.model import Kind
 from onelun.naming import Source
 from onelun.rpc.message import ListZvols, SaveZvol, UnmapZvol, ZvolList, ZvolSaved, ZvolUnmapped
 
@@ -56,7 +58,8 @@ async def _unplaced(run: Run, target: Source, disk: Disk) -> Source | None:
     """
     listed = await run.ask(target.nas, ListZvols(zpool=target.pool), ZvolList)
     ending = f"-{disk.vm_id}-{disk.disk_id}"
-    own = [row["zvol"] for row in listed.body if row.get("kind") == "disk" and row["zvol"].endswith(ending)]
+    volumes = rows_of(target.nas, listed.body, VolumeRow)
+    own = [row.zvol for row in volumes if row.kind == Kind.DISK and row.zvol.endswith(ending)]
     if len(own) > 1:
         raise Conflict(f"{' and '.join(sorted(own))} could both be disk {disk.disk_id} of VM {disk.vm_id}")
     return target._replace(volume=own[0]) if own else None

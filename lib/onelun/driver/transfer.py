@@ -12,6 +12,7 @@ from onelun.driver.backups import forget_backups
 from onelun.driver.disks import Known, known, own_volume, volatile_disks, volumes_of
 from onelun.driver.location import Directory, Disk, parse_disk, parse_location, parse_source_argument
 from onelun.driver.places import place
+from onelun.driver.rows import VolumeRow, rows_of
 from onelun.driver.running import Run
 from onelun.errors import NoReply, OnelunError, Rejected, Unreachable
 from onelun.model import Kind, Owner
@@ -188,7 +189,8 @@ async def _size(run: Run, source: Source, disk: Disk, oned: Known, size_mb: int 
     if size_mb is None:
         return None
     listed = await run.ask(source.nas, ListZvols(name=source.volume, zpool=source.pool), ZvolList)
-    image = int(listed.body[0].get("size_bytes", 0)) if listed.body else 0
+    volumes = rows_of(source.nas, listed.body, VolumeRow)
+    image = volumes[0].size_bytes if volumes else 0
     return size_mb * MIB if size_mb > -(-image // MIB) else None
 
 

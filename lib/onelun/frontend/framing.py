@@ -8,6 +8,7 @@ is the end. datastore/onelun/stub.py has the same in a few lines, since it may i
 from __future__ import annotations
 
 import asyncio
+import re
 
 from onelun.driver.running import Call, Outcome
 from onelun.errors import ProtocolError
@@ -16,6 +17,7 @@ from onelun.naming import checked_uuid
 VERSION = b"1"
 # A document of oned has some 10 kB; a VM with hundreds of snapshots stays far below this.
 _LARGEST = 64 << 20
+_ATTEMPT = re.compile(rb"[0-9]{1,9}")
 
 
 def frame(kind: bytes, payload: bytes) -> bytes:
@@ -56,7 +58,7 @@ def _call(payload: bytes) -> Call:
     version, *fields = payload.split(b"\0")
     if version != VERSION:
         raise ProtocolError(f"the stub speaks version {version[:10]!r}, and this frontend {VERSION!r}: restart it")
-    if len(fields) < 3 or not fields[1].isdigit():
+    if len(fields) < 3 or not _ATTEMPT.fullmatch(fields[1]):
         raise ProtocolError("the call has no id, attempt and action")
     action_id, attempt, name, *argv = (field.decode("utf-8", "surrogateescape") for field in fields)
     return Call(checked_uuid(action_id), name, tuple(argv), attempt=int(attempt))

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from onelun.config import Limits
-from onelun.errors import Conflict
+from onelun.errors import Conflict, OnelunError
 from onelun.nas.adopting import Adopting
 from onelun.nas.attachments import Attachments
 from onelun.nas.backends.base import Backend
@@ -62,10 +63,10 @@ class NasAgent:
         limits: Limits,
         default_pool: str | None = None,
     ) -> None:
-        """Open the state directory. Raises Conflict when another agent has it."""
+        """Open the state directory. Raises Conflict when another agent has it, OnelunError for a catalogue that is damaged."""
         os.makedirs(state, mode=0o700, exist_ok=True)
         self._lock = _lock(os.path.join(state, "lock"))
-        self.catalogue = Catalogue(os.path.join(state, CATALOGUE))
+        self.catalogue = _catalogue(os.path.join(state, CATALOGUE))
         self._maintenance = Maintenance(self.catalogue, backends)
         pools = Pools(backends, default_pool, limits, self._maintenance)
         locks = Locks(preempt_s=limits.preempt_s)
@@ -149,6 +150,16 @@ class NasAgent:
         """Give the state directory back."""
         self.catalogue.close()
         os.close(self._lock)
+
+
+def _catalogue(path: str) -> Catalogue:
+    try:
+        return Catalogue(path)
+    except sqlite3.Error as error:
+        raise OnelunError(
+            f"cannot use the catalogue {path} ({error}): if it is damaged, move it and its -wal and -shm files away,"
+            " and it is made anew from the pools"
+        ) from error
 
 
 def _lock(path: str) -> int:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from onelun.errors import ProtocolError
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS attachment (
@@ -113,7 +115,7 @@ class Catalogue:
     """The rows, as frozen values. `put` replaces the row of the same key; `drop` of an absent one does nothing."""
 
     def __init__(self, path: str) -> None:
-        """Open the catalogue at `path`, making it when there is none. Raises sqlite3.DatabaseError for what is none."""
+        """Open the catalogue at `path`, making it when there is none. Raises sqlite3.Error for what is none."""
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.row_factory = sqlite3.Row
@@ -189,7 +191,12 @@ class Catalogue:
     def _select(self, kind: type[_Row], where: dict[str, str | int]) -> list[_Row]:
         clause = " AND ".join(f"{column}=?" for column in where) or "1"
         found = self._db.execute(f"SELECT * FROM {_ROWS[kind]} WHERE {clause}", tuple(where.values()))  # noqa: S608
-        return [msgspec.convert(dict(row), kind, strict=False) for row in found]
+        try:
+            return [msgspec.convert(dict(row), kind, strict=False) for row in found]
+        except msgspec.ValidationError as error:
+            raise ProtocolError(
+                f"the catalogue has a row of the table {_ROWS[kind]} that cannot be read: {error}"
+            ) from error
 
 
 def _key(row: msgspec.Struct) -> tuple[str, tuple[Any, ...]]:

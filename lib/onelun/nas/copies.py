@@ -118,7 +118,11 @@ class Copies:
         self._note(disk.pool, disk.uuid, present=False)
 
     def _noted(self) -> list[tuple[str, str]]:
-        return [(pool, uuid) for pool, uuid in json.loads(self._catalogue.meta(_NOTED) or "[]")]
+        try:
+            return msgspec.json.decode(self._catalogue.meta(_NOTED) or "[]", type=list[tuple[str, str]])
+        except ValueError as error:
+            log.warning("copies noted=unreadable reason=%s", error)
+            return []
 
     def _note(self, pool: str, uuid: str, *, present: bool) -> None:
         others = [noted for noted in self._noted() if noted != (pool, uuid)]

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from onelun.errors import Conflict
 from onelun.nas.backends.base import Backend
 from onelun.nas.catalogue import Catalogue
+from onelun.numbers import number_in
 
 # Epochs of one serial number; the last one of a life takes a new serial number first.
 _PER_SERIAL = 100_000
@@ -30,7 +31,7 @@ class Epochs:
 
         Raises Conflict for a pool that is new, though the catalogue knows one of that name: its filesystem is not mounted.
         """
-        known = int(self._catalogue.meta("serial") or 0)
+        known = number_in(self._catalogue.meta("serial") or "0", "the serial number in the catalogue")
         held = [await pool.serial() for pool in self._pools]
         for pool, serial in zip(self._pools, held, strict=True):
             if serial == 0 and self._catalogue.meta(f"pool {pool.pool}"):

@@ -23,9 +23,8 @@ class Identity:
 
     def __init__(self, state: str) -> None:
         """Read the identity, or make it at the first start. Raises Rejected for a file that was damaged."""
-        agent = _kept(os.path.join(state, "agent"), lambda: str(uuids.uuid4()))
         try:
-            self.agent = str(uuids.UUID(agent))
+            self.agent = str(uuids.UUID(_kept(os.path.join(state, "agent"), lambda: str(uuids.uuid4()))))
             self._key = bytes.fromhex(_kept(os.path.join(state, "key"), lambda: secrets.token_hex(32)))
         except ValueError as error:
             raise Rejected(f"the identity in {state} is damaged (files agent and key): restore it") from error
@@ -38,7 +37,7 @@ class Identity:
 def known_agent(state: str) -> str:
     """The agent's UUID for who only looks: where there is none yet, one that no pool can belong to."""
     try:
-        with open(os.path.join(state, "agent"), encoding="ascii") as file:
+        with open(os.path.join(state, "agent"), encoding="ascii", errors="replace") as file:
             return file.read().strip()
     except FileNotFoundError:
         return str(uuids.uuid4())

@@ -10,7 +10,9 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 
-from onelun.errors import InMaintenance, Rejected
+import msgspec
+
+from onelun.errors import InMaintenance, ProtocolError, Rejected
 from onelun.naming import checked_name
 from onelun.nas.catalogue import Catalogue
 from onelun.rpc.job import Job
@@ -69,5 +71,10 @@ class Maintenance:
         return MaintenanceIs(zpools=self.change(request.zpools, on=request.on, reason=request.reason))
 
     def _kept(self) -> dict[str, str]:
-        kept: dict[str, str] = json.loads(self._catalogue.meta(_KEPT) or "{}")
-        return kept
+        try:
+            return msgspec.json.decode(self._catalogue.meta(_KEPT) or "{}", type=dict[str, str])
+        except ValueError as error:
+            raise ProtocolError(
+                f"the catalogue does not tell which pools are in maintenance ({error}):"
+                " move it away, and it is made anew from the pools"
+            ) from error

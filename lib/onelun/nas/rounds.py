@@ -124,8 +124,9 @@ class Rounds:
             volume = await self._pools.backend(row.pool).find_uuid(row.uuid) if row else None
             if volume is None or volume.owner.cloud is None:
                 continue
-            for path in entry.get("links") or ():
-                if match := _DISK.fullmatch(str(path)):
+            links = entry.get("links")
+            for path in map(str, links if isinstance(links, list) else ()):
+                if match := _DISK.fullmatch(path):
                     vm, disk = int(match[1]), int(match[2])
                     log.warning("learned disk=%s vm=%s zvol=%s host=%s", disk, vm, volume.name, host)
                     self._placements.put(volume, cloud=volume.owner.cloud, vm=vm, disk=disk, path=path, host=host)

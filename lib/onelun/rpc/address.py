@@ -10,6 +10,8 @@ from onelun.errors import Rejected
 
 # RFC 2544 keeps these addresses for tests of network devices, so no production network has them: the sandbox's bridge.
 _TEST_NETWORK = ipaddress.ip_network("198.18.0.0/15")
+# AMQP 0-9-1 has both as short strings.
+_LONGEST = 255
 _DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 
 
@@ -47,6 +49,8 @@ def parse_address(url: str) -> Address:
         raise Rejected("the AMQP URL should be amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS")
     if unknown := set(options) - {"cafile"}:
         raise Rejected(f"the AMQP URL has an unknown option {', '.join(sorted(unknown))}; it may have cafile alone")
+    if not url.isprintable():
+        raise Rejected("the AMQP URL has characters that cannot be printed")
     address = Address(
         host=parts.hostname,
         port=port,
@@ -57,6 +61,8 @@ def parse_address(url: str) -> Address:
         password=unquote(parts.password),
         cafile=options["cafile"][0] if options else None,
     )
+    if any(not word.isprintable() or len(word.encode()) > _LONGEST for word in (address.vhost, address.user)):
+        raise Rejected(f"the user and the vhost in the AMQP URL must be printable, of at most {_LONGEST} bytes")
     if not address.tls and not _stays_here(address.host):
         raise Rejected(
             f"the broker {address} is on another machine and the AMQP URL has no TLS: use amqps://, because secrets cross it"

@@ -40,6 +40,10 @@ def why_dropped(delivery: Delivery, *, exchange: str, node: str) -> str | None:
         return f"has the routing key {delivery.routing_key!r}"
     if "x-death" in (delivery.properties.headers or {}):
         return "was dead-lettered"
+    named = (delivery.properties.message_id, delivery.properties.reply_to, delivery.properties.user_id)
+    # pika leaves a property as bytes that is no UTF-8: neither the journal nor pika itself takes such a one.
+    if not all(name is None or isinstance(name, str) for name in named):
+        return "has a message_id or a reply_to that is no text"
     return None
 
 

@@ -63,12 +63,16 @@ class Journal:
     """
 
     def __init__(self, path: str) -> None:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        # One thread at a time uses it: the constructor's, then the one that commits.
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
+        """Open the journal. Raises OnelunError when it cannot be, or the file is none."""
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # One thread at a time uses it: the constructor's, then the one that commits.
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise OnelunError(f"cannot use the journal {path}: {error}; move it away if it is damaged") from error
         self._path = path
         self._steps: list[_Step] = []
         self._committer: asyncio.Task[None] | None = None

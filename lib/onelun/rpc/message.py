@@ -304,8 +304,8 @@ BY_REQUEST: dict[type[Request], Verb] = {verb.request: verb for verb in VERBS}
 def decode_request(body: bytes) -> Request:
     """The request in `body`.
 
-    Raises ProtocolError for what is no JSON object, has no or an unknown `action`, lacks a field, has one of the wrong type, or
-    needs what this release does not know.
+    Raises ProtocolError for what is no JSON object, has no or an unknown `action`, lacks a field, has one of the wrong type or a
+    whole number of more than 64 bits, or needs what this release does not know.
     """
     try:
         document = msgspec.json.decode(body)
@@ -319,6 +319,8 @@ def decode_request(body: bytes) -> Request:
     verb = BY_NAME.get(action)
     if verb is None:
         raise ProtocolError(f"action_unsupported: {action[:60]!r} is no action of this agent")
+    if not _has_64_bits(document):
+        raise ProtocolError(f"{action}: a number in it has more than 64 bits")
     try:
         request = msgspec.convert(document, verb.request)
     except msgspec.ValidationError as error:
@@ -326,6 +328,20 @@ def decode_request(body: bytes) -> Request:
     if unknown := set(request.needs) - CONDITIONS:
         raise ProtocolError(f"{action} needs {', '.join(sorted(unknown))}, which this agent does not know: upgrade it")
     return request
+
+
+def _has_64_bits(document: object) -> bool:
+    """Whether each whole number in it fits where numbers are kept: SQLite, the kernel, other JSON readers."""
+    left = [document]
+    while left:
+        match left.pop():
+            case int(number) if not -(1 << 63) <= number < 1 << 63:
+                return False
+            case list(inner):
+                left += inner
+            case dict(fields):
+                left += fields.values()
+    return True
 
 
 def encode(message: Request | Reply) -> bytes:

@@ -71,3 +71,11 @@ def test_an_outcome_is_three_frames(stdout: bytes, stderr: bytes, status: int) -
         return [await read_frame(reader) for _ in range(3)]
 
     assert asyncio.run(read()) == [(b"O", stdout), (b"E", stderr), (b"S", str(status).encode())]
+
+
+@pytest.mark.parametrize("attempt", ["9" * 5000, "", "-1", "1 ", "x"])
+async def test_a_call_whose_attempt_is_no_small_number_is_refused(attempt: str) -> None:
+    sent = frame(b"C", b"\0".join((b"1", ID.encode(), attempt.encode(), b"tm/ln"))) + frame(b"G", b"")
+
+    with pytest.raises(OnelunError, match="no id, attempt and action"):
+        await read_call(await reading(sent))
