@@ -127,3 +127,34 @@ def test_a_role_without_its_section_says_which_one_is_missing(written):
 
     assert shown.exit_code == 1
     assert "no section [nas]" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (FRONTEND + "[limits]\naccept_s = nan\n", "limits.accept_s cannot be nan"),
+        (FRONTEND + "[limits]\ncopy_s = inf\n", "limits.copy_s cannot be inf"),
+        (FRONTEND + "[limits]\nfinish_s = 1e300\n", "limits.finish_s cannot be"),
+        (FRONTEND + "[limits]\nper_host = " + "9" * 5000 + "\n", "is no TOML"),
+        ("a = " + "[" * 20000, "is no TOML"),
+        (FRONTEND + 'socket = "/run/\\u0000"\n', "frontend.socket is '/run/.x00', which has characters"),
+        (FRONTEND + "max_image_gib = 0\n", "frontend.max_image_gib must be"),
+        (FRONTEND + "[broker]\nheartbeat_s = 100000\n", "broker.heartbeat_s must be 1 to 65535"),
+        (FRONTEND + '[broker]\nexchange = ""\n', "broker.exchange must have"),
+        (NAS + "port = 65536\n", "nas.lio.port is 65536"),
+        (NAS.replace("192.0.2.1", "192.0.2.1 "), "nas.lio.address is '192.0.2.1 '"),
+    ],
+)
+def test_values_that_would_hurt_later_are_refused_at_once(written, text, what):
+    with pytest.raises(Rejected, match=what):
+        load(written(text))
+
+
+def test_a_url_in_the_environment_needs_no_table_in_the_file(written):
+    with pytest.raises(Rejected, match="is wrong"):
+        load({**written("broker = 5\n"), "ONELUN_AMQP_URL": "amqp://u:p@127.0.0.1/"})
+
+
+def test_a_name_with_a_nul_is_no_configuration():
+    with pytest.raises(Rejected, match="is no TOML"):
+        load({"ONELUN_CONFIG": "/etc/\0"})
