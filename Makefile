@@ -2,7 +2,7 @@
 PYTHON := .venv/bin
 SHELL_FILES := $(shell shfmt -f scripts .ci tests deploy install.sh 2>/dev/null)
 
-.PHONY: check format unit test e2e demo bench
+.PHONY: check format unit test fuzz e2e demo bench
 
 check:
 	$(PYTHON)/ruff format --check .
@@ -22,6 +22,9 @@ unit:
 
 test:
 	scripts/test
+
+fuzz:
+	scripts/fuzz
 
 e2e:
 	scripts/test e2e
