@@ -158,3 +158,13 @@ def test_a_url_in_the_environment_needs_no_table_in_the_file(written):
 def test_a_name_with_a_nul_is_no_configuration():
     with pytest.raises(Rejected, match="is no TOML"):
         load({"ONELUN_CONFIG": "/etc/\0"})
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://u:secret@h/", "amqp:///u:secret@h/", "amqp://:secret@h", "amqp://u:se/cret@h/?a=@"]
+)
+def test_a_password_is_hidden_however_the_url_is_written(written, url):
+    result = CliRunner().invoke(main, ["config", "show"], env=written(f'{FRONTEND}[broker]\nurl = "{url}"\n'))
+
+    assert result.exit_code == 0
+    assert "cret" not in result.output

@@ -11,7 +11,8 @@ import msgspec
 from onelun.config import load
 from onelun.errors import OnelunError
 
-_PASSWORD = re.compile(r"(?<=://)([^:@/]+):[^@/]*@")
+# Up to the last @, so that what is hidden does not depend on how the rest of the URL is written.
+_PASSWORD = re.compile(r"(?<=://)([^:@]*):.*@")
 
 
 @click.group("config")
