@@ -55,6 +55,17 @@ def test_mkfs_formats_an_image_as_it_is_asked(front: FrontEnd, release: str, tol
     assert front.cloud.requests(m.CreateZvol)[0].needs == ("filesystem",)
 
 
+@pytest.mark.parametrize("release", [release for release in RELEASES if number(release) >= (6, 0)])
+def test_an_image_for_disk_saveas_has_save_as_for_its_format(front: FrontEnd, release: str) -> None:
+    """As a real oned 7.0.2 sent it: the image is made empty, and cpds fills it."""
+    front.start(release)
+
+    stdout, stderr, status = front.run(datastore_call(release, "mkfs", FORMAT="<![CDATA[save_as]]>"))
+
+    assert (stdout, status) == ("nas1/tank/one-9\n", 0), stderr
+    assert front.cloud.volume("nas1/tank/one-9").size == 100 * MIB
+
+
 def test_3_4_says_save_as_and_raw_of_what_stays_empty(front: FrontEnd) -> None:
     front.start("3.4")
 

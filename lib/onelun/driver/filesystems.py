@@ -5,8 +5,9 @@ from __future__ import annotations
 from onelun.errors import Rejected
 from onelun.model import Filesystem
 
-# Up to 5.12 the format and the filesystem share one word, and an image to be saved to later says "save_as".
-_NONE = ("", "raw", "save_as")
+# An image that disk-saveas makes says "save_as" where its format would be (src/image/Image.cc, all releases): what it gets is
+# told by the disk. Up to 5.12 the format and the filesystem share one word.
+_RAW = ("", "raw", "save_as")
 # mkfs.fat's other names, which OpenNebula's users write.
 _ALSO = {"fat": Filesystem.VFAT, "fat32": Filesystem.VFAT}
 
@@ -14,7 +15,7 @@ _ALSO = {"fat": Filesystem.VFAT, "fat32": Filesystem.VFAT}
 def parse_filesystem(text: str, what: str) -> Filesystem | None:
     """The filesystem of that name; None for none. Raises Rejected, naming those there are; `what` is where it stood."""
     word = text.strip().lower()
-    if word in _NONE:
+    if word in _RAW:
         return None
     if word in _ALSO:
         return _ALSO[word]
@@ -25,6 +26,6 @@ def parse_filesystem(text: str, what: str) -> Filesystem | None:
 
 
 def check_format(text: str, what: str) -> None:
-    """Raise Rejected for a disk that is to be anything else than raw."""
-    if text.strip().lower() not in ("", "raw"):
+    """Raise Rejected for an image or a disk that is to be anything else than raw."""
+    if text.strip().lower() not in _RAW:
         raise Rejected(f"{what} is {text[:40]!r}, and a volume of onelun is always raw: set it to raw")
