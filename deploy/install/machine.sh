@@ -72,12 +72,21 @@ settle() {
 	install_settings "$1"
 }
 
+# names_of_machine: what oned may call it: the canonical name, as oned looks it up (src/nebula/Nebula.cc), and the plain one. A check
+# says later when oned.conf has another (HOSTNAME).
+names_of_machine() {
+	{
+		"$(base_python)" -I -c 'import socket; print(socket.getaddrinfo(socket.gethostname(), None, flags=socket.AI_CANONNAME)[0][3])' 2>/dev/null || true
+		uname -n
+	} | awk 'NF && !seen[$0]++ { printf "%s\"%s\"", between, $0; between = ", " }'
+}
+
 # name_of_machine: its short name, as the name of an agent.
 name_of_machine() { uname -n | sed 's/\..*//; s/[^A-Za-z0-9-]/-/g' | tr '[:upper:]' '[:lower:]'; }
 
 render_settings() {
 	local names cloud
-	names="\"$(uname -n)\""
+	names=$(names_of_machine)
 	cloud=${CLOUD:-$(known_cloud)}
 	sed -e "s#@CLOUD@#${cloud:-$(cat /proc/sys/kernel/random/uuid)}#" -e "s#@VERSION@#$VERSION#" -e "s#@NAMES@#$names#" \
 		-e "s#@NAME@#$(name_of_machine)#" -e "s#@OWNER@#$OWNER#" -e "s#@DATASTORES@#$ONE_VAR/datastores#" -e "s#@REMOTES@#$ONE_VAR/remotes#" "$ROOT/deploy/settings/$1.toml"

@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,10 @@ class Machine:
         (root / "etc/one/vmm_exec/vmm_execrc").write_text(VMM_EXECRC)
         self.settings = root / "etc/onelun/onelun.toml"
 
-    def install(self, *options: str, status: int = 0, **more: str) -> str:
-        """Run install.sh; what it said."""
+    def install(self, *options: str, status: int = 0, before: Sequence[str] = (), **more: str) -> str:
+        """Run install.sh, behind the command `before`; what it said."""
         result = subprocess.run(
-            [str(CHECKOUT / "install.sh"), "--root", str(self.root), "--user", USER, *options],
+            [*before, str(CHECKOUT / "install.sh"), "--root", str(self.root), "--user", USER, *options],
             env={"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self._wheels), **more},
             capture_output=True,
             text=True,
@@ -140,6 +141,18 @@ def test_the_settings_can_be_read_and_hold_a_uuid_of_their_own(installed: Machin
     assert re.search(r"frontend\.cloud = '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}'", shown)
     assert "frontend.opennebula_version = '7.0.2'" in shown
     assert installed.settings.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_front_end_has_the_name_that_oned_gives_it(tmp_path: Path, another: Machine) -> None:
+    """oned takes the canonical name (src/nebula/Nebula.cc); a Debian machine has its whole name first in /etc/hosts."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n127.0.1.1 one.example.org one\n")
+    script = 'hostname one; mount --bind "$0" /etc/hosts; exec "$@"'
+    apart = ["unshare", "--uts", "--mount", "--propagation", "private", "--", "sh", "-ec", script, str(hosts)]
+
+    another.install("--frontend", before=apart)
+
+    assert 'names = ["one.example.org", "one"]\n' in another.settings.read_text()
 
 
 def test_the_command_names_the_environment_of_the_package(installed: Machine) -> None:

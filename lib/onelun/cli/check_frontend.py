@@ -14,7 +14,7 @@ from onelun.driver.api import Api
 from onelun.driver.asking import Asker
 from onelun.driver.checking import Checking
 from onelun.frontend import reach
-from onelun.registration import live_snapshots, oned_conf, scripts
+from onelun.registration import live_snapshots, oned_conf, own_name, scripts
 from onelun.registration.place import Place
 from onelun.registration.rewriting import read
 from onelun.registration.wanted import DRIVER, has_modes, tm_mad_conf
@@ -42,7 +42,9 @@ def _session_of(mine: Frontend) -> str:
 
 
 async def _oned_conf(place: Place, mine: Frontend) -> list[str]:
-    return oned_conf.findings(read(place.oned_conf), release_of(mine.opennebula_version, place), place.oned_conf)
+    text = read(place.oned_conf)
+    found = oned_conf.findings(text, release_of(mine.opennebula_version, place), place.oned_conf)
+    return found + own_name.findings(text, mine, place.oned_conf)
 
 
 async def _live_snapshots(place: Place, mine: Frontend) -> list[str]:

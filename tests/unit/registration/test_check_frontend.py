@@ -15,7 +15,9 @@ from tests.support.oned_conf import ONED_CONF, VMM_EXECRC
 from tests.support.tgt import free_port
 
 from onelun.cli.frontend import frontend
-from onelun.registration import live_snapshots, oned_conf
+from onelun.config import Frontend
+from onelun.errors import Rejected
+from onelun.registration import live_snapshots, oned_conf, own_name
 
 CHECKOUT = Path(__file__).parents[3]
 
@@ -41,6 +43,7 @@ class Machine:
             opennebula_version = "7.4"
             socket = "{location}/s"
             owner = "{os.getuid()}"
+            names = ["{own_name.own_name("")}"]
             api = "{api}"
             api_auth = "{auth}"
             """
@@ -84,3 +87,28 @@ def test_a_file_that_cannot_be_read_is_a_finding_too(machine: Machine) -> None:
 
     assert "oned.conf: " in machine.check().output
     assert "cannot be read: line 2 should have a name within TM_MAD" in machine.check().output
+
+
+def test_a_name_of_the_front_end_that_nobody_serves_is_told(machine: Machine) -> None:
+    """Stopping a VM names it: as HOSTNAME of oned.conf says, or as the machine's address is called first."""
+    with machine.conf.open("a") as file:
+        file.write('HOSTNAME = "one.example.org"\n')
+
+    lines = machine.check().output.splitlines()
+
+    assert lines[0] == (
+        'oned.conf: oned calls this machine one.example.org, and frontend.names has no such name: add "one.example.org" to it'
+    )
+    assert [line.partition(": ")[0] for line in lines] == ["oned.conf", "broker"]
+
+
+@pytest.mark.parametrize("known", [{"names": ("one", "one.example.org")}, {"hosts": {"one.example.org": "one"}}])
+def test_a_front_end_may_be_a_host_too(known: dict[str, object]) -> None:
+    mine = Frontend(cloud="3f0c5a4e-6f0f-4b62-9d39-2d1f6a1c7b11", **known)  # type: ignore[arg-type]
+
+    assert own_name.findings('HOSTNAME = "one.example.org"\n', mine) == []
+
+
+def test_the_name_of_a_file_that_cannot_be_read_is_not_guessed() -> None:
+    with pytest.raises(Rejected):
+        own_name.own_name("HOSTNAME = [\n")
