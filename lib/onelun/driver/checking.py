@@ -60,13 +60,12 @@ class Checking:
     async def datastores(self, wanted: Mapping[str, str]) -> list[str]:
         """Whether onelun's image datastores have what TM_MAD_CONF gives new ones (`wanted`), and each pool is served.
 
-        System datastores have a pool too: volatile disks and checkpoints live there.
+        System datastores have a pool too: volatile disks and checkpoints live there. OpenNebula gives them no DISK_TYPE.
         """
         found: list[str] = []
         pools: dict[Pool, str] = {}
         for listed in filter(self._is_ours, await self._api.datastores()):
-            if listed.is_image:
-                found += _attributes(listed, self._driver, wanted)
+            found += _attributes(listed, self._driver, wanted) if listed.is_image else _volatile(listed)
             try:
                 read(listed.attributes, Where.DATASTORE, f"datastore {listed.name}")
                 for pool in self._pools(listed):
@@ -105,6 +104,15 @@ class Checking:
 
 def _flat(found: list[list[str]]) -> list[str]:
     return [sentence for sentences in found for sentence in sentences]
+
+
+def _volatile(listed: Listed) -> list[str]:
+    # oned gives a system datastore FILE unless its template says otherwise, whatever TM_MAD_CONF has, and volatile disks follow
+    # it (src/datastore/Datastore.cc): QEMU opens no block device that it is told is a file.
+    if listed.attributes.get("DISK_TYPE", "").upper() == "BLOCK":
+        return []
+    lacking = f"system datastore {listed.name} has no DISK_TYPE = BLOCK, and VMs with volatile disks do not start"
+    return [f"{lacking}: add it with `onedatastore update {listed.id}`"]
 
 
 def _attributes(listed: Listed, driver: str, wanted: Mapping[str, str]) -> list[str]:

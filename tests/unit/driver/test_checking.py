@@ -57,11 +57,11 @@ def front(tmp_path: Path) -> Iterator[Front]:
         yield front
 
 
-def system(front: Front, pools: str) -> None:
+def system(front: Front, pools: str, disk_type: str = "<DISK_TYPE>BLOCK</DISK_TYPE>") -> None:
     """A system datastore whose TM is onelun, beside what is there."""
     text = front.oned.pools["datastorepool"]
     there = "<NAME>system</NAME><DS_MAD/><TM_MAD>ssh</TM_MAD><TYPE>1</TYPE><TEMPLATE/>"
-    ours = f"<NAME>sys</NAME><DS_MAD/><TM_MAD>onelun</TM_MAD><TYPE>1</TYPE><TEMPLATE>{pools}</TEMPLATE>"
+    ours = f"<NAME>sys</NAME><DS_MAD/><TM_MAD>onelun</TM_MAD><TYPE>1</TYPE><TEMPLATE>{disk_type}{pools}</TEMPLATE>"
     assert there in text
     front.oned.pools["datastorepool"] = text.replace(there, ours)
 
@@ -85,6 +85,15 @@ async def test_a_system_datastore_of_onelun_has_a_pool_too(
 
     assert len(told) == (1 if said else 0)
     assert all(sentence.startswith(said) for sentence in told)
+
+
+@pytest.mark.parametrize("disk_type", ["", "<DISK_TYPE>FILE</DISK_TYPE>"])
+async def test_a_system_datastore_whose_volatile_disks_would_be_files_is_told(front: Front, disk_type: str) -> None:
+    system(front, "<ONELUN_POOLS>nas1/tank</ONELUN_POOLS>", disk_type)
+
+    [told] = await front.checking().datastores(WANTED)
+
+    assert told.startswith("system datastore sys has no DISK_TYPE = BLOCK, and VMs with volatile disks do not start: ")
 
 
 async def test_where_all_is_well_nothing_is_said(front: Front) -> None:
