@@ -104,7 +104,7 @@ restored() { on "$1" rm "$DIR/checkpoint"; }
 	on node1 truncate -s 8192G "$DIR/checkpoint"
 
 	tm 1 mv "host01:$DIR" "frontend:$DIR" 70 103
-	one_sentence "cannot move host01:.*8192.0 GiB are needed"
+	one_sentence "cannot move the VM's directory on host01:.*8192.0 GiB are needed"
 
 	on node1 test -e "$DIR/checkpoint"
 	twice tm 0 delete "host01:$DIR" 70 103

@@ -271,7 +271,7 @@ def test_a_backup_that_fails_leaves_no_files_and_no_snapshots_and_its_repeat_wor
     left = files(vm), snapshots(vm), dict(vm.cloud.read)
     done(vm, increment(0))
 
-    assert sentence.startswith(f"cannot back up {WHERE}: ")
+    assert sentence.startswith("cannot back up the VM's directory on host01: ")
     assert sentence.endswith(str(trouble[2]))
     assert left == ({}, {frozenset({"backup-0-0"})}, {})
     assert len(files(vm)) == 3
@@ -294,7 +294,7 @@ def test_postbackup_clears_the_storage_although_the_host_is_away(vm: FrontEnd) -
 
     sentence = refused(vm, backup_call("postbackup"))
 
-    assert sentence == f"cannot clean up after the backup of {WHERE}: nobody serves node1"
+    assert sentence == "cannot clean up after the backup of the VM's directory on host01: nobody serves node1"
     assert volume(vm, 0).snapshots == {}
 
 

@@ -228,7 +228,7 @@ def test_a_checkpoint_that_is_nowhere_is_an_error(front: FrontEnd) -> None:
 
     assert status == 1
     assert stderr == (
-        f"cannot move {vm(front, 'vm')}: the checkpoint of VM 0 should be on {VOLUME}, and there is no such volume\n"
+        f"cannot move the VM's directory on vm: the checkpoint of VM 0 should be on {VOLUME}, and there is no such volume\n"
     )
     assert os.path.exists(f"{vm(front)}/checkpoint.volume")
 

@@ -53,7 +53,7 @@ def test_bad_arguments_are_told_in_the_form_of_the_release(tmp_path: Path, relea
     told = run(config, transfer_call(release, "ln", "vm:onelun/one-9", LN[1], "0", "102"))
 
     sentence = "'onelun/one-9' is no SOURCE of onelun: it should be NAS/POOL/VOLUME, such as nas1/tank/one-7"
-    assert told == ("", error(release, f"cannot link vm:onelun/one-9: {sentence}"), 1)
+    assert told == ("", error(release, f"cannot link onelun/one-9: {sentence}"), 1)
 
 
 def test_a_broker_that_is_down_is_one_sentence(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_broker_that_is_down_is_one_sentence(tmp_path: Path) -> None:
     stdout, stderr, status = run(config, transfer_call("6.10", "ln", *LN, "0", "102"))
 
     assert (stdout, status) == ("", 1)
-    assert stderr.startswith("cannot link vm:nas1/tank/one-9: ")
+    assert stderr.startswith("cannot link nas1/tank/one-9: ")
     assert stderr.count("\n") == 1
     assert "secret" not in stderr
     assert time.monotonic() - began < 30
@@ -76,14 +76,16 @@ def test_a_person_who_asks_gets_the_log(tmp_path: Path) -> None:
 
     assert status == 1
     assert "onelun.driver.action" in stderr
-    assert stderr.splitlines()[-1].startswith("cannot link vm:nas1/tank/one-9: ")
+    assert stderr.splitlines()[-1].startswith("cannot link nas1/tank/one-9: ")
 
 
 @pytest.mark.parametrize("argv", [LN, (*LN, "0", "102")])
 def test_a_configuration_that_is_not_there_is_one_sentence(tmp_path: Path, argv: tuple[str, ...]) -> None:
     told = run(tmp_path / "missing.toml", Recorded("tm/ln", argv, b""))
 
-    sentence = f"cannot link {LN[0]}: cannot read the configuration {tmp_path}/missing.toml: No such file or directory"
+    sentence = (
+        f"cannot link nas1/tank/one-9: cannot read the configuration {tmp_path}/missing.toml: No such file or directory"
+    )
     assert told == ("", error("3.4" if len(argv) == 2 else "6.10", sentence), 1)
 
 

@@ -99,7 +99,7 @@ def test_what_cannot_be_is_one_sentence_and_changes_nothing(
 
     stderr = refused(front.run(transfer_call("6.10", "resize", *argv, "0", "102")))
 
-    assert stderr.startswith(f"cannot resize {argv[0]}: ")
+    assert stderr.startswith("cannot resize ")
     assert reason in stderr
     assert front.cloud.volume("nas1/tank/one-4").size == 64 * MIB
 
@@ -109,7 +109,7 @@ def test_a_running_vm_s_disk_that_cannot_grow_now_says_what_to_do(front: FrontEn
     front.cloud.fail("nas1", m.ResizeZvol, *[Busy("one-4 is open on node1: power the VM off")] * 50)
 
     assert refused(front.run(transfer_call("6.10", "resize"))) == (
-        f"cannot resize host01:{VM}/disk.1: one-4 is open on node1: power the VM off\n"
+        "cannot resize disk.1 on host01: one-4 is open on node1: power the VM off\n"
     )
 
 

@@ -183,7 +183,9 @@ def test_no_disk_is_replaced_until_all_have_arrived(front: FrontEnd, tmp_path: P
 
     sentence = refused(front, call())
 
-    assert sentence.startswith(f"cannot restore {WHERE}: the backup cannot be read from rsync://100//0:abc")
+    assert sentence.startswith(
+        "cannot restore the VM's directory on host01: the backup cannot be read from rsync://100//0:abc"
+    )
     assert untouched(front, 0)
     assert untouched(front, 1)
 
@@ -200,7 +202,7 @@ def test_a_file_that_is_no_whole_backup_replaces_nothing(front: FrontEnd, tmp_pa
 
     sentence = refused(front, call())
 
-    assert sentence.startswith(f"cannot restore {WHERE}: ")
+    assert sentence.startswith("cannot restore the VM's directory on host01: ")
     assert untouched(front, 0)
     assert untouched(front, 1)
 

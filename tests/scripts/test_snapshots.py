@@ -270,9 +270,9 @@ def test_a_full_pool_and_an_open_device_are_named(vm: FrontEnd) -> None:
     opened = refused(vm, transfer_call("7.5", "snap_revert"))
 
     assert full == error(
-        "7.5", f"cannot take a snapshot of {DISK}1: pool tank has 0.1 GiB free below its high-water mark"
+        "7.5", "cannot take a snapshot of disk.1 on host01: pool tank has 0.1 GiB free below its high-water mark"
     )
-    assert opened == error("7.5", f"cannot revert {DISK}1: /dev/sdb is open on node1")
+    assert opened == error("7.5", "cannot revert disk.1 on host01: /dev/sdb is open on node1")
     assert time.monotonic() - began < 10
 
 

@@ -207,7 +207,7 @@ def test_a_signal_cancels_the_action(front: FrontEnd, number: int) -> None:
         _, stderr = process.communicate(timeout=10)
 
     assert process.returncode == 1
-    assert stderr.decode() == ("cannot link vm:nas1/tank/one-9: it was stopped, and what it had begun was undone\n")
+    assert stderr.decode() == ("cannot link nas1/tank/one-9: it was stopped, and what it had begun was undone\n")
     assert front.cloud.cancelled == ["map_zvol"]
 
 

@@ -102,14 +102,14 @@ def test_an_error_has_the_form_of_the_release(front: FrontEnd, release: str) -> 
 
     run = front.run(transfer_call(release, "ln", "vm:nas1/tank/one-4", on("host01", 1), "0", "102"))
 
-    sentence = "cannot link vm:nas1/tank/one-4: volume one-4 is mapped to node2: unmap it there first"
+    sentence = "cannot link nas1/tank/one-4: volume one-4 is mapped to node2: unmap it there first"
     assert run == ("", error(release, sentence), 1)
 
 
 def test_an_unknown_release_is_judged_by_its_arguments(front: FrontEnd) -> None:
     front.start(None)
     argv = ("vm:nas1/tank/one-99", on("host01", 1))
-    sentence = "cannot link vm:nas1/tank/one-99: there is no volume one-99 in pool tank"
+    sentence = "cannot link nas1/tank/one-99: there is no volume one-99 in pool tank"
 
     old = front.run(Recorded("tm/ln", argv, b""))
     modern = front.run(Recorded("tm/ln", (*argv, "0", "102"), b""))
@@ -266,7 +266,7 @@ def test_a_clone_that_cannot_be_attached_leaves_nothing(front: FrontEnd) -> None
 
     run = front.run(transfer_call("6.10", "clone", "vm:nas1/tank/one-3", on("host01", 0), "0", "102"))
 
-    assert run == ("", "cannot clone vm:nas1/tank/one-3: nobody serves node1\n", 1)
+    assert run == ("", "cannot clone nas1/tank/one-3: nobody serves node1\n", 1)
     assert front.cloud.volume("nas1/tank/one-3-0-0") is None
 
 
@@ -296,7 +296,7 @@ def test_somebody_who_stays_busy_is_an_error(front: FrontEnd) -> None:
 
     _, stderr, status = front.run(transfer_call("6.10", "ln", "vm:nas1/tank/one-4", on("host01", 1), "0", "102"))
 
-    assert (stderr, status) == ("cannot link vm:nas1/tank/one-4: somebody else is at it\n", 1)
+    assert (stderr, status) == ("cannot link nas1/tank/one-4: somebody else is at it\n", 1)
 
 
 @pytest.mark.parametrize(
@@ -400,4 +400,4 @@ def test_a_nas_that_is_down_is_named(front: FrontEnd) -> None:
 
     run = front.run(transfer_call("6.10", "ln", "vm:nas1/tank/one-4", on("host01", 1), "0", "102"))
 
-    assert run == ("", "cannot link vm:nas1/tank/one-4: no agent called nas1 is connected to the broker\n", 1)
+    assert run == ("", "cannot link nas1/tank/one-4: no agent called nas1 is connected to the broker\n", 1)
