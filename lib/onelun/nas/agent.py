@@ -40,6 +40,7 @@ from onelun.nas.rounds import Rounds
 from onelun.nas.saving import Saving
 from onelun.nas.snapshots import Snapshots
 from onelun.nas.startup import Startup
+from onelun.nas.stock import Stock
 from onelun.nas.volumes import Volumes
 from onelun.rpc import message as m
 from onelun.rpc.job import Job
@@ -94,6 +95,7 @@ class NasAgent:
         self.rounds = Rounds(
             pools, locks, self.catalogue, offers, hosts, placements, self._leases, self._startup, limits
         )
+        self._stock = Stock(pools, locks, self.catalogue, exporter, offers, placements, self._startup, self.rounds)
 
     def handlers(self) -> dict[type[m.Request], Handler]:
         """Which request goes to whom."""
@@ -128,6 +130,9 @@ class NasAgent:
             m.SetMaintenance: self._maintenance.set,
             m.InitializeConnection: self._connections.initialize,
             m.TerminateConnection: self._connections.terminate,
+            m.TakeStock: self._stock.take,
+            m.Settle: self._stock.settle,
+            m.TrashZvol: self._stock.trash,
         }
 
     async def start(self) -> None:

@@ -136,8 +136,11 @@ class Rounds:
         listed = await self._hosts.ask(host, ListDev(), DevList, deadline=deadline, of=str(uuids.uuid4()), step="look")
         return listed.body
 
-    async def sync(self, host: str) -> None:
-        """Tell a host what it is to have from this NAS; then its debts are paid and doubts are gone."""
+    async def sync(self, host: str) -> dict[str, str]:
+        """Tell a host what it is to have from this NAS; then its debts are paid and doubts are gone.
+
+        Return what it could not do, IQNs with sentences.
+        """
         async with self._hosts.turn(host, alone=True):
             rows = self._catalogue.attachments(host=host)
             debts = self._catalogue.debts(host=host)
@@ -159,6 +162,7 @@ class Rounds:
             if row.state in (ATTACHING, DETACHING) and row.iqn not in done.failed:
                 await self._finish(row)
         log.info("sync host=%s held=%s dropped=%s failed=%s", host, len(held), len(done.dropped), len(done.failed))
+        return done.failed
 
     def _settle(self, row: AttachmentRow, done: ZvolsSynced) -> None:
         if row.iqn in done.failed:

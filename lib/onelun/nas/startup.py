@@ -67,7 +67,7 @@ class Startup:
             for volume in await backend.volumes():
                 await self._volume(backend, volume, cautious=cautious)
         await self._rows(cautious=cautious)
-        await self._targets(cautious=cautious)
+        await self._targets()
 
     async def _volume(self, backend: Backend, volume: Volume, *, cautious: bool) -> None:
         match volume.state:
@@ -125,18 +125,27 @@ class Startup:
                 self._catalogue.put(msgspec.structs.replace(row, state=DETACHING))
         self._catalogue.drop(*(import_ for import_ in imports if import_.uuid not in volumes))
 
-    async def _targets(self, *, cautious: bool) -> None:
-        wanted = {row.iqn for row in self._catalogue.attachments()} | {row.iqn for row in self._catalogue.imports()}
-        for iqn, exported in (await self._exporter.exports()).items():
-            if iqn in wanted:
-                continue
-            if cautious or exported.sessions:
-                log.warning("start left=%s sessions=%s reason=not in the catalogue", iqn, len(exported.sessions))
-            else:
-                log.info("start unexported=%s", iqn)
-                await self._exporter.unexport(iqn)
+    async def _targets(self) -> None:
+        await self.end_unknown()
         # Also what is there: an agent that was killed may have left a target half-made.
         await self._export_all(set())
+
+    async def end_unknown(self) -> list[str]:
+        """End the targets that the catalogue does not know and nobody is logged in to; return them. None when cautious."""
+        exports = await self._exporter.exports()
+        # Read afterwards: a row is written before its target is made, and an epoch never comes back.
+        wanted = {row.iqn for row in self._catalogue.attachments()} | {row.iqn for row in self._catalogue.imports()}
+        ended = []
+        for iqn, exported in exports.items():
+            if iqn in wanted:
+                continue
+            if self.cautious or exported.sessions:
+                log.warning("targets left=%s sessions=%s reason=not in the catalogue", iqn, len(exported.sessions))
+            else:
+                log.info("targets unexported=%s", iqn)
+                await self._exporter.unexport(iqn)
+                ended.append(iqn)
+        return ended
 
     async def export_missing(self) -> int:
         """Export what is in force and has no target (tgtd restarted, the machine rebooted); return how many."""
