@@ -53,6 +53,7 @@ class Limits(_Section, frozen=True, kw_only=True):
     preempt_s: float = 10.0
     results_s: float = 172800.0
     trash_s: float = 86400.0
+    grace_s: float = 3600.0
     lease_s: float = 120.0
     probe_s: float = 10.0
     high_water: float = 0.85

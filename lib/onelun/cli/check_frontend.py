@@ -30,11 +30,11 @@ def parts_of(config: Config, mine: Frontend, place: Place, asker: Asker) -> dict
     }
     if mine.api is None:
         return {**parts, "oned": _no_api}
-    checking = Checking(mine, Api(mine.api, _session_of(mine)), asker, DRIVER)
+    checking = Checking(mine, Api(mine.api, session_of(mine)), asker, DRIVER)
     return {**parts, "oned": partial(_oned, checking, place, mine)}
 
 
-def _session_of(mine: Frontend) -> str:
+def session_of(mine: Frontend) -> str:
     """The file of oned's session. Root looks at the one that the frontend uses, in its owner's home."""
     if os.getuid() or not mine.api_auth.startswith("~/"):
         return mine.api_auth

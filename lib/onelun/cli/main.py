@@ -17,6 +17,7 @@ _COMMANDS = {
     "config": "onelun.cli.config",
     "frontend": "onelun.cli.frontend",
     "nas": "onelun.cli.nas",
+    "reconcile": "onelun.cli.reconcile",
     "register": "onelun.cli.register",
 }
 

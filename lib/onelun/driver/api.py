@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onelun.driver.document import Datastore, Listed, Vm, parse_datastore, parse_datastores, parse_hosts, parse_vm
+from onelun.driver.registered import Registered, parse_image, parse_images, parse_vm_ids
 from onelun.errors import ProtocolError, Rejected, Unreachable
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ _AT_ONCE = 2
 # ErrorCode of OpenNebula's src/rm/Request.h.
 _AUTHENTICATION = 0x0100
 _NO_EXISTS = 0x0400
+# Of the pools' calls: everybody's objects, from the first to the last, and of VMs every state but DONE.
+_ALL, _NO_RANGE, _NOT_DONE = (-2,), (-1, -1), -1
 
 
 class Api:
@@ -63,6 +66,19 @@ class Api:
     async def datastores(self) -> list[Listed]:
         """All datastores that the session's user may see. Raises Unreachable."""
         return parse_datastores(await self._call("one.datastorepool.info") or "")
+
+    async def image(self, image_id: int) -> Registered | None:
+        """The image, or None when oned says that there is none of that id. Raises as `vm` does."""
+        body = await self._call("one.image.info", image_id)
+        return None if body is None else parse_image(body)
+
+    async def images(self) -> list[Registered]:
+        """All images that the session's user may see. Raises Unreachable."""
+        return parse_images(await self._call("one.imagepool.info", *_ALL, *_NO_RANGE) or "")
+
+    async def vm_ids(self) -> list[int]:
+        """The ids of all VMs that the session's user may see and that are not done. Raises Unreachable."""
+        return parse_vm_ids(await self._call("one.vmpool.info", *_ALL, *_NO_RANGE, _NOT_DONE) or "")
 
     async def _call(self, method: str, *arguments: int) -> str | None:
         async with self._turn:

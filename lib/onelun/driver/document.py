@@ -72,7 +72,7 @@ class Vm(msgspec.Struct, frozen=True):
     """A VM: its states by number (VirtualMachine.h), its last host, its disks by id.
 
     `deploy_id` is what its hypervisor calls it, empty before it ran. `snapshots` says of each snapshot, by the ids of disk
-    and snapshot, when oned had it made (seconds since the epoch).
+    and snapshot, when oned had it made (seconds since the epoch); `stime` and `etime` when the VM began and ended, 0 if not.
     """
 
     id: int
@@ -82,6 +82,8 @@ class Vm(msgspec.Struct, frozen=True):
     deploy_id: str
     disks: dict[int, VmDisk]
     snapshots: dict[tuple[int, int], int]
+    stime: int = 0
+    etime: int = 0
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -185,6 +187,8 @@ def vm_of(root: Element) -> Vm:
         deploy_id=text_of(root, "DEPLOY_ID").strip(),
         disks={disk.id: disk for disk in disks},
         snapshots=dict(_snapshots(root)),
+        stime=number_or_none(root, "STIME") or 0,
+        etime=number_or_none(root, "ETIME") or 0,
     )
 
 
