@@ -45,6 +45,10 @@ class Oned:
         wanted = {"ID": vm_id, "LCM_STATE": lcm, "STATE": state, "HOSTNAME": host}
         self.documents["vm", vm_id] = show(recorded, **{k: str(v) for k, v in wanted.items() if v is not None})
 
+    def image(self, image_id: int, **elements: str) -> None:
+        """Serve a recorded image under that id, with its elements replaced."""
+        self.documents["image", image_id] = show("oneimage-show-t-blk", ID=str(image_id), **elements)
+
     def disk(self, vm_id: int, disk_id: int, **elements: str | None) -> None:
         """Change elements of a disk, or add them; None takes one away."""
         text = self.documents["vm", vm_id]
@@ -57,6 +61,17 @@ class Oned:
                 new = new.replace("</DISK>", f"<{name}></{name}></DISK>")
             new = re.sub(f"<{name}>.*?</{name}>", lambda _, to=replacement: to, new)
         self.documents["vm", vm_id] = text.replace(old, new)
+
+    def no_disk(self, vm_id: int, disk_id: int) -> None:
+        """The VM has that disk no more."""
+        text = self.documents["vm", vm_id]
+        gone = [d for d in re.findall(r"<DISK>.*?</DISK>", text) if f"<DISK_ID><![CDATA[{disk_id}]]></DISK_ID>" in d]
+        self.documents["vm", vm_id] = text.replace(gone[0], "")
+
+    def element(self, vm_id: int, name: str, value: str) -> None:
+        """Change an element of the VM itself."""
+        old = self.documents["vm", vm_id]
+        self.documents["vm", vm_id] = re.sub(f"<{name}>.*?</{name}>", f"<{name}>{value}</{name}>", old, count=1)
 
     def datastore(self, recorded: str, datastore_id: int, *, pools: str = "") -> None:
         """Serve the recorded datastore under that id, with those ONELUN_POOLS."""
@@ -79,11 +94,19 @@ class Oned:
             return [True, f"{self.release}.0", 0, 0, 0]
         kind = method.split(".")[1]
         if kind.endswith("pool"):
-            return [True, self.pools.get(kind, f"<{kind[:-4].upper()}_POOL/>"), 0, 0, 0]
+            return [True, self.pools.get(kind) or self._pool(kind[:-4], of_all=rest[-1:] != [-1]), 0, 0, 0]
         found = self.documents.get((kind, rest[0]))
         if found is None:
             return [False, f"[{method}] Error getting {kind} [{rest[0]}].", NO_EXISTS, 0, 0]
         return [True, found, 0, 0, 0]
+
+    def _pool(self, kind: str, *, of_all: bool) -> str:
+        """All that it has of a kind; of VMs, with the state -1, what is not done."""
+        found = [text for (of, _), text in self.documents.items() if of == kind]
+        if kind == "vm" and not of_all:
+            found = [text for text in found if "<STATE>6</STATE>" not in text]
+        name = f"{kind.upper()}_POOL"
+        return f"<{name}>{''.join(found)}</{name}>" if kind in ("vm", "image") and found else f"<{name}/>"
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
