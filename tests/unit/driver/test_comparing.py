@@ -169,6 +169,12 @@ def test_a_nas_that_does_not_answer_is_named_alone(cloud):
     assert witnesses(cloud.view()) == 0
 
 
+def test_a_nas_that_the_configuration_forgot_is_named(cloud):
+    cloud.vm(8, disks=[vm_disk(0, "nas2/tank/one-5"), msgspec.structs.replace(vm_disk(1, "a/b/c"), tm_mad="ceph")])
+
+    assert (told(cloud), one(cloud).todo) == ([("not asked", "nas2")], "add it to frontend.nas")
+
+
 def test_an_export_that_is_missing_is_made_again(cloud):
     del cloud.targets[iqn("one-2")]
 

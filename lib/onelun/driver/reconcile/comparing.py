@@ -9,12 +9,12 @@ import msgspec
 from onelun.driver.reconcile.attachments import attachments, missing_attachments, targets
 from onelun.driver.reconcile.differences import Difference, Type
 from onelun.driver.reconcile.snapshots import snapshots
-from onelun.driver.reconcile.users import Users
+from onelun.driver.reconcile.users import Users, volume_of
 from onelun.driver.reconcile.views import View
 from onelun.driver.reconcile.volumes import orphans, without_volume
 from onelun.errors import Rejected
 from onelun.model import Kind
-from onelun.naming import Source
+from onelun.naming import DRIVER, Source
 
 _ORDER = {kind: place for place, kind in enumerate(Type)}
 _WITHHELD = "withheld: no image's SOURCE and REGTIME show that this oned is the cloud's"
@@ -61,6 +61,7 @@ def _known_to_both(view: View) -> Iterator[tuple[str, bool]]:
 def _all(view: View) -> Iterator[Difference]:
     everybody = Users(view)
     yield from _not_asked(view)
+    yield from _not_named(view)
     yield from attachments(view, everybody)
     yield from missing_attachments(view, everybody)
     yield from targets(view)
@@ -89,6 +90,16 @@ def _not_asked(view: View) -> Iterator[Difference]:
                 f"start its agent; its {count} volumes stay its own until OpenNebula says that their VMs are elsewhere"
             )
             yield Difference(type=Type.NOT_ASKED, what=agent, host=agent, why=why, todo=todo)
+
+
+def _not_named(view: View) -> Iterator[Difference]:
+    """NASes on which VMs have disks, and of which the configuration says nothing."""
+    disks = ((vm.id, disk) for vm in view.oned.vms.values() if vm is not None for disk in vm.disks.values())
+    for vm_id, disk in disks:
+        source = volume_of(vm_id, disk) if disk.tm_mad == DRIVER else None
+        if source is not None and source.nas not in view.stocks:
+            why = f"VM {vm_id} has a disk there, and frontend.nas does not name it"
+            yield Difference(type=Type.NOT_ASKED, what=source.nas, why=why, todo="add it to frontend.nas")
 
 
 def _withheld(difference: Difference) -> Difference:
