@@ -100,6 +100,20 @@ async def test_what_only_the_first_look_shows_is_no_difference(front):
     assert (await front.repairing.look())[1] == []
 
 
+async def test_what_only_the_second_look_shows_is_no_difference_yet(front):
+    front.orphan(9)
+    view = front.repairing._view
+
+    async def growing():
+        seen = await view()
+        front.orphan(10)
+        return seen
+
+    front.repairing._view = growing
+
+    assert [each.what for each in (await front.repairing.look())[1]] == ["nas1/tank/one-1-9-0"]
+
+
 async def test_an_orphan_goes_to_the_trash_and_then_nothing_differs(front):
     front.orphan()
 
