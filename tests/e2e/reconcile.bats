@@ -136,6 +136,30 @@ tgt() { TGT_IPC_SOCKET=$ONELUN_SANDBOX/hosts/nas1/tgt/tgtd.sock tgtadm --lld isc
 	eventually 30 onelun reconcile
 }
 
+@test "a device that does not work any more is connected anew" {
+	local one
+	one=$(echo "$ONELUN_SANDBOX"/hosts/node1/run/compute/targets/*/session.pid | cut -d' ' -f1)
+	kill -9 "$(cat "$one")"
+
+	differs 1 'missing device' ''
+	heals
+
+	local disk
+	for disk in 0 1 2 3 4 5; do on node1 timeout 60 dd if="$DIR/disk.$disk" of=/dev/null bs=4096 count=1 iflag=direct status=none; done
+}
+
+@test "a disk that its VM's host does not have is named, and repaired by nobody else's word" {
+	local cloud
+	cloud=$(sed -n 's/^cloud = "\(.*\)"/\1/p' "$(config)")
+	onelun ask nas1 unmap_zvol zvol=one-4 zpool=tank remotehost=node1 cloud="$cloud"
+
+	differs 1 'missing attachment' one-4
+	stays 'missing attachment'
+
+	tm 0 ln frontend:nas1/tank/one-4 "host01:$DIR/disk.1" 0 102
+	reconcile 0
+}
+
 @test "a target that nobody knows ends" {
 	tgt --mode target --op new --tid 900 -T iqn.2026-11.io.onelun.nas1:tank.one-9.e9000001
 
@@ -256,7 +280,7 @@ migration() {
 	stays 'volume missing +nas1/tank/one-77'
 }
 
-@test "a snapshot that oned has and the storage has not, and the other way round" {
+@test "a snapshot that oned does not have is named, and stays" {
 	local cloud
 	cloud=$(sed -n 's/^cloud = "\(.*\)"/\1/p' "$(config)")
 	onelun ask nas1 snapshot_zvol zvol=one-4 zpool=tank cloud="$cloud" snapshot=snap-5
