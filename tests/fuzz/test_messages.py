@@ -44,6 +44,8 @@ FIELDS: dict[str, Any] = {
     "target": "one-2",
     "snapshot": "snap-0",
     "remotehost": "node1",
+    "remotehosts": ["node1"],
+    "older_s": 5.0,
     "beside": "node2",
     "stays": "node2",
     "nas": "nas1",
