@@ -281,18 +281,42 @@ def test_drivers_that_fail_or_are_not_there_are_named(front: FrontEnd, remotes: 
     assert "'../evil', which is no name of one" in bad
 
 
-def test_an_image_is_made_from_a_disk_in_a_backup(front: FrontEnd, tmp_path: Path) -> None:
-    path = f"rsync://100//0:abc{tmp_path}/disk.1.0"
+def restored_image(path: str, datastore: int | None) -> Recorded:
+    """cp of an image as OpenNebula's restore makes it; without a datastore, as any user may ask for it."""
+    text = document("cp", PATH=path, SIZE="5")
+    if datastore is not None:
+        text = text.replace("<DEV_PREFIX>", f"<FROM_BACKUP_DS><![CDATA[{datastore}]]></FROM_BACKUP_DS><DEV_PREFIX>", 1)
+    return datastore_call("7.5", "cp", text)
 
-    stdout, stderr, status = front.run(datastore_call("7.5", "cp", document("cp", PATH=path, SIZE="5")))
+
+def test_an_image_is_made_from_a_disk_in_a_backup(front: FrontEnd, tmp_path: Path) -> None:
+    stdout, stderr, status = front.run(restored_image(f"rsync://100//0:abc{tmp_path}/disk.1.0", 100))
 
     assert (stdout, status) == ("nas2/tank/one-3 raw\n", 0), stderr
     assert isinstance(front.cloud, TgtCloud)
     assert front.cloud.file("nas2/tank/one-3").read_bytes().rstrip(b"\0") == content(1)
 
 
+@pytest.mark.parametrize(
+    ("datastore", "reason"),
+    [
+        (None, "rsync:// is taken only of an image that OpenNebula restores (FROM_BACKUP_DS)"),
+        (10, "is not in the backups of datastore 10 (FROM_BACKUP_DS)"),
+        (101, "is not in the backups of datastore 101 (FROM_BACKUP_DS)"),
+    ],
+)
+def test_a_backup_is_read_only_for_opennebulas_own_restore(
+    front: FrontEnd, tmp_path: Path, datastore: int | None, reason: str
+) -> None:
+    _, stderr, status = front.run(restored_image(f"rsync://100//0:abc{tmp_path}/disk.1.0", datastore))
+
+    assert status == 1
+    assert reason in stderr
+    assert not front.cloud.requests(m.ImportZvol)
+
+
 def test_a_path_that_would_be_more_than_a_word_of_a_shell_is_refused(front: FrontEnd) -> None:
-    _, stderr, status = front.run(datastore_call("7.5", "cp", document("cp", PATH="rsync://100//0:a'$(reboot)'")))
+    _, stderr, status = front.run(restored_image("rsync://100//0:a'$(reboot)'", 100))
 
     assert status == 1
     assert "is no URL of a disk in a backup" in stderr

@@ -43,6 +43,21 @@ def is_in_backup(path: str) -> bool:
     return path.startswith(_SCHEMES)
 
 
+def check_datastore(path: str, datastore_id: int | None) -> None:
+    """Raise Rejected unless `path` is in the backups of that datastore, which IMAGE/TEMPLATE/FROM_BACKUP_DS names.
+
+    OpenNebula's restore writes both (its lib/backup_image.rb), and oned lets the backups' own driver say that there is such a
+    disk then. What a user asks for without it would be fetched with the rights of the front-end's user, asked by nobody.
+    """
+    if datastore_id is None:
+        raise Rejected(
+            f"{path.partition('://')[0]}:// is taken only of an image that OpenNebula restores (FROM_BACKUP_DS): use"
+            " `oneimage restore`"
+        )
+    if path.partition("://")[2].partition("/")[0] != str(datastore_id):
+        raise Rejected(f"PATH {path[:80]!r} is not in the backups of datastore {datastore_id} (FROM_BACKUP_DS)")
+
+
 def base_path(remotes: str) -> str | None:
     """BACKUP_BASE_PATH of OpenNebula's datastore.conf: where all backups' files lie on hosts, if not in VMs' directories."""
     try:

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Iterator
 
-from onelun.driver.backupstore import fetch, is_in_backup
+from onelun.driver.backupstore import check_datastore, fetch, is_in_backup
 from onelun.driver.document import Datastore, Image
 from onelun.driver.formats import HEAD_BYTES, Format, check_intact, compression_of, filename, inspect
 from onelun.driver.permitted import open_image
@@ -60,6 +60,7 @@ async def open_content(run: Run, image: Image, datastore: Datastore) -> AsyncIte
             run.progress(f"downloading image {image.id}")
             await download(image.path, descriptor, limit)
         elif is_in_backup(image.path):
+            check_datastore(image.path, image.from_backup)
             descriptor = stack.enter_context(staged(run.config.staging))
             run.progress(f"fetching image {image.id} from a backup")
             await fetch(run, image.path, descriptor)

@@ -21,7 +21,7 @@ class Image(msgspec.Struct, frozen=True):
 
     `old` tells the shape of 5.12 and before (FSTYPE in place of FORMAT and FS). `sums` maps md5, sha1, sha256 to hexadecimal.
     `target_snapshot` is the snapshot that an action on one means; `saves` is the image whose copy in a VM will be saved here.
-    `attributes` are those of its template that are onelun's, by name.
+    `attributes` are those of its template that are onelun's, by name; `from_backup` is the datastore of the backup that it is in.
     """
 
     id: int
@@ -35,6 +35,7 @@ class Image(msgspec.Struct, frozen=True):
     sums: dict[str, str]
     target_snapshot: int | None = None
     saves: int | None = None
+    from_backup: int | None = None
     attributes: dict[str, str] = {}
 
 
@@ -123,6 +124,7 @@ class ActionData:
             sums={name: value for name, value in sums.items() if value},
             target_snapshot=number_or_none(element, "TARGET_SNAPSHOT"),
             saves=number_or_none(element, "TEMPLATE/SAVED_IMAGE_ID"),
+            from_backup=number_or_none(element, "TEMPLATE/FROM_BACKUP_DS"),
             attributes=_attributes(element, "TEMPLATE/*"),
         )
 
