@@ -49,6 +49,12 @@ class Conflict(Rejected):
     code = "conflict"
 
 
+class Forbidden(Rejected):
+    """Whoever asks may not ask this; nothing was changed."""
+
+    code = "forbidden"
+
+
 class OutOfSpace(Rejected):
     """The pool cannot promise the bytes."""
 

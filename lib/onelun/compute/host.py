@@ -146,10 +146,22 @@ class Host:
             self._attachments.save(attached)
             self._show(attached)
             for link in wanted.links:
+                await self._must_be_free(link, attached)
                 await asyncio.to_thread(self._directory.put_link, *self._directory.split(link), self._names.path(name))
             undo.pop_all()
         log.info("attach target=%s device=%s name=%s links=%s", attached.iqn, device, attached.name, wanted.links)
         return attached
+
+    async def _must_be_free(self, link: str, attached: Attached) -> None:
+        """Raise Conflict when the link leads to a device that is here of another NAS, whose disk it stays."""
+        text = await asyncio.to_thread(self._directory.link_text, *self._directory.split(link))
+        if text is None or not self._names.holds(text):
+            return
+        name = text.removeprefix(self._names.path(""))
+        if name.partition("/")[0] != attached.nas and self._names.device(name) is not None:
+            raise Conflict(
+                f"{link} leads to {text}, which is attached here and none of {attached.nas}'s: detach that first"
+            )
 
     async def _undo(self, wanted: Wanted, before: Attached | None) -> None:
         """Back to what was before: nothing, or the attachment that was, as far as it is still connected."""

@@ -11,7 +11,7 @@ import msgspec
 
 from onelun.rpc.channel import Delivery
 from onelun.rpc.job import Asker
-from onelun.rpc.message import BY_NAME, encode, name_of
+from onelun.rpc.message import BY_NAME, LONGEST, encode, name_of
 from onelun.rpc.schema import Request
 
 
@@ -78,6 +78,8 @@ def digest_of(request: Request) -> bytes:
 
 def reply_name(body: bytes) -> str | None:
     """The reply's action for a message that may be no request; None when it names no action that we know."""
+    if len(body) > LONGEST:
+        return None
     try:
         verb = BY_NAME.get(json.loads(body)["action"])
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -58,6 +58,7 @@ def _described(verb: Verb) -> str:
     text = [
         f"### {name_of(verb.request)} → {reply}",
         f"{_sentences(verb.request)} ({kind})",
+        f"Asked by {_callers(verb)}.",
         _fields(verb.request, without=Request),
         f"`{reply}`: {_sentences(verb.reply)}",
         own_reply,
@@ -66,6 +67,18 @@ def _described(verb: Verb) -> str:
         if BY_REQUEST[type(request)] is verb:
             text.append(f"```json\n{_json(request)}\n{_json(answer)}\n```")
     return "\n\n".join(part for part in text if part)
+
+
+def _callers(verb: Verb) -> str:
+    """Who may ask it, in words."""
+    words = [{"frontend": "a frontend", "nas": "a NAS", "compute": "a host"}.get(kind) for kind in verb.callers]
+    known = ", ".join(word for word in words if word)
+    if verb.role != "compute" or "unnamed" not in verb.callers:
+        return known
+    fields = ", ".join(
+        f"`{field.name}`" for field in msgspec.structs.fields(verb.request) if field.name in (verb.bare or ())
+    )
+    return f"{known}; without `user_id`" + (f" with {fields} alone" if fields else "")
 
 
 def _described_type(name: str, schema: dict[str, Any]) -> str:

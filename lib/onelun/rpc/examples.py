@@ -53,6 +53,7 @@ connection.close()
 """
 
 _TARGET = "iqn.2026-11.io.onelun.nas1:tank.vm-1-vol.e1"
+_OTHERS = "iqn.2001-04.com.nas-0-0-vm-1-vol"
 _UUID = "6b2f7a52-6a04-4e9b-9d0b-3a2f0c0a7a11"
 EXAMPLES: tuple[tuple[Request, Reply], ...] = (
     (
@@ -67,7 +68,7 @@ EXAMPLES: tuple[tuple[Request, Reply], ...] = (
         ListZvols(name="vm-1-vol"),
         ZvolList(body=[{"zvol": "vm-1-vol", "zpool": "tank", "remotehost": "node1", "iscsi_target": _TARGET}]),
     ),
-    (SetZvol(target=_TARGET, nas="nas1"), ZvolAttached(bdev="/dev/loop0")),
-    (TearDown(target=_TARGET), ZvolDetached()),
+    (SetZvol(target=_OTHERS, nas="nas-0-0"), ZvolAttached(bdev="/dev/loop0")),
+    (TearDown(target=_OTHERS), ZvolDetached()),
     (ListDev(), DevList(body=[{"target": _TARGET, "bdev": "/dev/loop0"}])),
 )

@@ -8,10 +8,11 @@ import logging
 import msgspec
 
 from onelun.errors import Busy, OnelunError, ProtocolError
+from onelun.rpc import callers
 from onelun.rpc.channel import Channel, Delivery
 from onelun.rpc.delivery import asked_in, asker_of, reply_name, why_dropped
 from onelun.rpc.job import Handler, Job
-from onelun.rpc.jobs import Jobs
+from onelun.rpc.jobs import Jobs, must_be_its_callers
 from onelun.rpc.journal import Journal, RowState
 from onelun.rpc.message import (
     BY_REQUEST,
@@ -102,6 +103,7 @@ class Intake:
             raise ProtocolError(
                 f"action_unsupported: {name_of(verb.request)} is no action of a {self._hello.role} agent"
             )
+        callers.check(request, delivery.properties.user_id)
         asked = asked_in(delivery, request, received_at=received_at)
         if verb.journaled:
             await self._jobs.take(asked, verb, handler)
@@ -117,24 +119,32 @@ class Intake:
         """What became of a request; who asks for a running one hears its end too. An unknown one is withdrawn."""
         if not request.id:
             raise ProtocolError("status: the id is empty")
-        if running := self._jobs.get(request.id):
+        if running := self._running(request.id, job):
             for asker in job.askers:
                 running.add_asker(asker._replace(correlation_id=request.id))
             return StatusIs(state="running")
         row = await self._journal.withdraw(request.id)
         if row is None or row.state is RowState.WITHDRAWN:
             return StatusIs(state="unknown")
+        must_be_its_callers(request.id, row.caller, job.caller)
         if row.state is RowState.DONE:
             return StatusIs(state="done", reply=msgspec.json.decode(row.reply))
-        if running := self._jobs.get(request.id):
+        if running := self._running(request.id, job):
             for asker in job.askers:
                 running.add_asker(asker._replace(correlation_id=request.id))
         return StatusIs(state="running")
 
     async def _on_cancel(self, request: Cancel, job: Job) -> Cancelling:
         """End a running request; one that has not come is withdrawn, so that its end cannot be overtaken by its start."""
-        if running := self._jobs.get(request.id):
+        if running := self._running(request.id, job):
             running.cancel()
         else:
             await self._journal.withdraw(request.id)
         return Cancelling()
+
+    def _running(self, request_id: str, asking: Job) -> Job | None:
+        """The job of that id while it runs. Raises Forbidden when it is not that of who asks for it."""
+        running = self._jobs.get(request_id)
+        if running is not None:
+            must_be_its_callers(request_id, running.caller, asking.caller)
+        return running

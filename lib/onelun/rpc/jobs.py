@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from onelun.config import Limits
-from onelun.errors import Busy, Cancelled, OnelunError, ProtocolError, Stalled
+from onelun.errors import Busy, Cancelled, Forbidden, OnelunError, ProtocolError, Stalled
 from onelun.rpc.delivery import Asked
 from onelun.rpc.job import Asker, Handler, Job
 from onelun.rpc.journal import Journal, Row, RowState
@@ -24,6 +24,12 @@ log = logging.getLogger(__name__)
 
 # More than this at once would only wait for locks; the caller should hear that and come again.
 MOST_JOBS = 256
+
+
+def must_be_its_callers(request_id: str, caller: str | None, asking: str | None) -> None:
+    """Raise Forbidden unless `asking` is who asked the request: its result and its end are nobody else's."""
+    if asking != caller:
+        raise Forbidden(f"the request {request_id} is another caller's")
 
 
 class Jobs:
@@ -49,7 +55,7 @@ class Jobs:
         start: its time to start is over, or too much is under way; ProtocolError when its id means another request.
         """
         if running := self._jobs.get(asked.id):
-            _must_be_same(asked, running.digest)
+            _must_be_same(asked, running.digest, running.caller)
             running.add_asker(asked.asker)
             self._tell_accepted(running, asked)
             return True
@@ -116,7 +122,7 @@ class Jobs:
     def _repeat(self, asked: Asked, job: Job, row: Row) -> None:
         """Answer those who asked for an id that is known."""
         if row.state is RowState.DONE:
-            _must_be_same(asked, row.digest)
+            _must_be_same(asked, row.digest, row.caller)
             body = row.reply
         elif row.state is RowState.WITHDRAWN:
             sentence = f"{job.action} was withdrawn before it came to {self._node}: nothing was done"
@@ -201,6 +207,7 @@ def _reply_name(action: str) -> str:
     return name_of(BY_NAME[action].reply)
 
 
-def _must_be_same(asked: Asked, digest: bytes) -> None:
+def _must_be_same(asked: Asked, digest: bytes, caller: str | None) -> None:
+    must_be_its_callers(asked.id, caller, asked.caller)
     if asked.digest != digest:
         raise ProtocolError(f"the message_id {asked.id} was used for another request before")

@@ -122,6 +122,8 @@ from onelun.rpc.to_nas.volumes import (
 )
 
 GIB = 1 << 30
+# A piece of a file takes 1.4 MB, a thousand attachments half a megabyte. The broker itself passes 128 MiB on (max_message_size).
+LONGEST = 16 << 20
 # The words that `needs` may carry to an agent of this release.
 CONDITIONS = frozenset(
     {"owner", "filesystem", "uuid", "epoch", "identity", "readonly", "placement", "force", "stays", "attributes"}
@@ -132,6 +134,7 @@ __all__ = [
     "BY_REQUEST",
     "CONDITIONS",
     "GIB",
+    "LONGEST",
     "VERBS",
     "AbortImport",
     "AdoptZvol",
@@ -173,6 +176,7 @@ __all__ = [
     "ImportRenewed",
     "ImportZvol",
     "InitializeConnection",
+    "Kind",
     "ListChanges",
     "ListDev",
     "ListDir",
@@ -251,70 +255,83 @@ __all__ = [
 ]
 
 
+Kind = Literal["frontend", "nas", "compute", "unnamed"]
+# Only frontends may publish under the name of a NAS, so there one without user_id is a frontend too.
+_TO_NAS: tuple[Kind, ...] = ("frontend", "unnamed")
+_BY_FRONTEND: tuple[Kind, ...] = ("frontend",)
+_BY_NAS: tuple[Kind, ...] = ("nas",)
+_BY_ANYBODY: tuple[Kind, ...] = ("frontend", "nas", "unnamed")
+
+
 class Verb(NamedTuple):
-    """How one request is treated. `journaled`: accepted durably, before work. `copies`: may last as long as a copy."""
+    """How one request is treated. `journaled`: accepted durably, before work. `copies`: may last as long as a copy.
+
+    `callers` are the kinds of callers that may ask it (callers.py); with `bare`, one without user_id may set these fields alone.
+    """
 
     request: type[Request]
     reply: type[Reply]
     role: Literal["nas", "compute", "both"]
+    callers: tuple[Kind, ...]
     journaled: bool = True
     copies: bool = False
+    bare: frozenset[str] | None = None
 
 
 VERBS: tuple[Verb, ...] = (
-    Verb(MapZvol, ZvolMapped, "nas"),
-    Verb(UnmapZvol, ZvolUnmapped, "nas"),
-    Verb(ResizeZvol, ZvolResized, "nas"),
-    Verb(DelZvol, ZvolDeleted, "nas"),
-    Verb(ListZvols, ZvolList, "nas", journaled=False),
-    Verb(CreateZvol, ZvolCreated, "nas"),
-    Verb(CloneZvol, ZvolCloned, "nas", copies=True),
-    Verb(ImportZvol, ZvolImporting, "nas"),
-    Verb(RestoreZvol, ZvolImporting, "nas"),
-    Verb(ReadZvol, ZvolReadable, "nas", copies=True),
-    Verb(RenewImport, ImportRenewed, "nas", journaled=False),
-    Verb(FinishImport, ImportFinished, "nas"),
-    Verb(AbortImport, ImportAborted, "nas"),
-    Verb(AdoptZvol, ZvolAdopted, "nas"),
-    Verb(ReleaseZvol, ZvolReleased, "nas"),
-    Verb(SaveZvol, ZvolSaved, "nas", copies=True),
+    Verb(MapZvol, ZvolMapped, "nas", _TO_NAS),
+    Verb(UnmapZvol, ZvolUnmapped, "nas", _TO_NAS),
+    Verb(ResizeZvol, ZvolResized, "nas", _TO_NAS),
+    Verb(DelZvol, ZvolDeleted, "nas", _TO_NAS),
+    Verb(ListZvols, ZvolList, "nas", _TO_NAS, journaled=False),
+    Verb(CreateZvol, ZvolCreated, "nas", _TO_NAS),
+    Verb(CloneZvol, ZvolCloned, "nas", _TO_NAS, copies=True),
+    Verb(ImportZvol, ZvolImporting, "nas", _TO_NAS),
+    Verb(RestoreZvol, ZvolImporting, "nas", _TO_NAS),
+    Verb(ReadZvol, ZvolReadable, "nas", _TO_NAS, copies=True),
+    Verb(RenewImport, ImportRenewed, "nas", _TO_NAS, journaled=False),
+    Verb(FinishImport, ImportFinished, "nas", _TO_NAS),
+    Verb(AbortImport, ImportAborted, "nas", _TO_NAS),
+    Verb(AdoptZvol, ZvolAdopted, "nas", _TO_NAS),
+    Verb(ReleaseZvol, ZvolReleased, "nas", _TO_NAS),
+    Verb(SaveZvol, ZvolSaved, "nas", _TO_NAS, copies=True),
     # Not every storage makes a snapshot, or goes back to one, without copying.
-    Verb(SnapshotZvol, ZvolSnapshotted, "nas", copies=True),
-    Verb(ListSnapshots, SnapshotList, "nas", journaled=False),
+    Verb(SnapshotZvol, ZvolSnapshotted, "nas", _TO_NAS, copies=True),
+    Verb(ListSnapshots, SnapshotList, "nas", _TO_NAS, journaled=False),
     # Some storages tell it by reading all that changed.
-    Verb(ListChanges, ChangeList, "nas", copies=True),
-    Verb(RevertZvol, ZvolReverted, "nas", copies=True),
-    Verb(FlattenZvol, ZvolFlattened, "nas", copies=True),
-    Verb(DelSnapshot, SnapshotDeleted, "nas"),
-    Verb(CopyZvol, ZvolCopied, "nas", copies=True),
-    Verb(RemoveDisk, DiskRemoved, "nas"),
-    Verb(FindPlacements, PlacementList, "nas", journaled=False),
-    Verb(ListDisks, DiskList, "nas", journaled=False),
-    Verb(PoolCapacity, PoolCapacityIs, "nas", journaled=False),
-    Verb(SetMaintenance, MaintenanceIs, "nas"),
+    Verb(ListChanges, ChangeList, "nas", _TO_NAS, copies=True),
+    Verb(RevertZvol, ZvolReverted, "nas", _TO_NAS, copies=True),
+    Verb(FlattenZvol, ZvolFlattened, "nas", _TO_NAS, copies=True),
+    Verb(DelSnapshot, SnapshotDeleted, "nas", _TO_NAS),
+    Verb(CopyZvol, ZvolCopied, "nas", _TO_NAS, copies=True),
+    Verb(RemoveDisk, DiskRemoved, "nas", _TO_NAS),
+    Verb(FindPlacements, PlacementList, "nas", _TO_NAS, journaled=False),
+    Verb(ListDisks, DiskList, "nas", _TO_NAS, journaled=False),
+    Verb(PoolCapacity, PoolCapacityIs, "nas", _TO_NAS, journaled=False),
+    Verb(SetMaintenance, MaintenanceIs, "nas", _TO_NAS),
     # Reading what a pool's snapshots are may take LVM long.
-    Verb(TakeStock, StockIs, "nas", journaled=False),
-    Verb(Settle, Settled, "nas"),
-    Verb(TrashZvol, ZvolTrashed, "nas"),
-    Verb(InitializeConnection, ConnectionInitialized, "nas"),
-    Verb(TerminateConnection, ConnectionTerminated, "nas"),
-    Verb(SetZvol, ZvolAttached, "compute"),
-    Verb(GrowDev, DevGrown, "compute"),
-    Verb(TearDown, ZvolDetached, "compute"),
-    Verb(ListDev, DevList, "compute", journaled=False),
-    Verb(SyncZvols, ZvolsSynced, "compute"),
-    Verb(FreezeGuest, GuestFrozen, "compute", journaled=False),
-    Verb(ThawGuest, GuestThawed, "compute", journaled=False),
-    Verb(ListDir, DirList, "compute", journaled=False),
-    Verb(ReadFile, FileRead, "compute", journaled=False),
-    Verb(PutEntry, EntryPut, "compute", journaled=False),
-    Verb(RemoveEntry, EntryRemoved, "compute"),
-    Verb(StoreFile, FileStored, "compute", copies=True),
-    Verb(FetchFile, FileFetched, "compute", copies=True),
-    Verb(WriteBackup, BackupWritten, "compute", copies=True),
-    Verb(Hello, HelloIs, "both", journaled=False),
-    Verb(Status, StatusIs, "both", journaled=False),
-    Verb(Cancel, Cancelling, "both", journaled=False),
+    Verb(TakeStock, StockIs, "nas", _TO_NAS, journaled=False),
+    Verb(Settle, Settled, "nas", _TO_NAS),
+    Verb(TrashZvol, ZvolTrashed, "nas", _TO_NAS),
+    Verb(InitializeConnection, ConnectionInitialized, "nas", _TO_NAS),
+    Verb(TerminateConnection, ConnectionTerminated, "nas", _TO_NAS),
+    Verb(SetZvol, ZvolAttached, "compute", _BY_ANYBODY, bare=frozenset({"target", "nas"})),
+    Verb(GrowDev, DevGrown, "compute", _BY_NAS),
+    Verb(TearDown, ZvolDetached, "compute", _BY_ANYBODY, bare=frozenset({"target"})),
+    Verb(ListDev, DevList, "compute", _BY_ANYBODY, journaled=False, bare=frozenset()),
+    Verb(SyncZvols, ZvolsSynced, "compute", _BY_NAS),
+    Verb(FreezeGuest, GuestFrozen, "compute", _BY_FRONTEND, journaled=False),
+    Verb(ThawGuest, GuestThawed, "compute", _BY_FRONTEND, journaled=False),
+    Verb(ListDir, DirList, "compute", _BY_FRONTEND, journaled=False),
+    Verb(ReadFile, FileRead, "compute", _BY_FRONTEND, journaled=False),
+    Verb(PutEntry, EntryPut, "compute", _BY_FRONTEND, journaled=False),
+    Verb(RemoveEntry, EntryRemoved, "compute", _BY_FRONTEND),
+    Verb(StoreFile, FileStored, "compute", _BY_FRONTEND, copies=True),
+    Verb(FetchFile, FileFetched, "compute", _BY_FRONTEND, copies=True),
+    Verb(WriteBackup, BackupWritten, "compute", _BY_FRONTEND, copies=True),
+    Verb(Hello, HelloIs, "both", _BY_ANYBODY, journaled=False),
+    Verb(Status, StatusIs, "both", _BY_ANYBODY, journaled=False),
+    Verb(Cancel, Cancelling, "both", _BY_ANYBODY, journaled=False),
 )
 
 
@@ -330,9 +347,11 @@ BY_REQUEST: dict[type[Request], Verb] = {verb.request: verb for verb in VERBS}
 def decode_request(body: bytes) -> Request:
     """The request in `body`.
 
-    Raises ProtocolError for what is no JSON object, has no or an unknown `action`, lacks a field, has one of the wrong type or a
-    whole number of more than 64 bits, or needs what this release does not know.
+    Raises ProtocolError for what is larger than any request, is no JSON object, has no or an unknown `action`, lacks a field, has
+    one of the wrong type or a whole number of more than 64 bits, or needs what this release does not know.
     """
+    if len(body) > LONGEST:
+        raise ProtocolError(f"the message has {len(body)} bytes: no request has more than {LONGEST}")
     try:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 VERSION = 1
+# In a field's type, what its words name: an agent that is a NAS may then write its own there alone (callers.py).
+NasName = Annotated[str, msgspec.Meta(extra={"of": "nas"})]
+TargetName = Annotated[str, msgspec.Meta(extra={"of": "target"})]
 
 
 class Request(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="action", frozen=True):

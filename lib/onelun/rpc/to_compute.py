@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from onelun.rpc.schema import Reply, Request
+from onelun.rpc.schema import NasName, Reply, Request, TargetName
 
 
 class SetZvol(Request, tag="set_zvol", frozen=True):
@@ -15,8 +15,8 @@ class SetZvol(Request, tag="set_zvol", frozen=True):
     With the seed's two fields alone it connects a target that asks for no secret, on port 3260 of the host `nas`.
     """
 
-    target: str
-    nas: str
+    target: TargetName
+    nas: NasName
     address: str | None = None
     port: int = 3260
     initiator: str | None = None
@@ -40,7 +40,7 @@ class ZvolAttached(Reply, tag="zvol_attached", frozen=True):
 class GrowDev(Request, tag="grow_dev", frozen=True):
     """See that the LUN of the connected `target` has become `size_bytes` long. Not connected: not_found."""
 
-    target: str
+    target: TargetName
     size_bytes: int
 
 
@@ -56,7 +56,7 @@ class TearDown(Request, tag="tear_down", frozen=True):
     An open device is refused (busy) unless `force`.
     """
 
-    target: str
+    target: TargetName
     link: str | None = None
     keep_link: bool = False
     keep_device: bool = False
@@ -80,7 +80,7 @@ class DevList(Reply, tag="dev_list", frozen=True):
 class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One attachment in force, as a NAS tells it to a host that is back."""
 
-    target: str
+    target: TargetName
     address: str
     port: int
     initiator: str
@@ -101,9 +101,9 @@ class SyncZvols(Request, tag="sync_zvols", frozen=True):
     `fenced` are targets that the NAS has ended without the host: they are dropped without a flush, even while open.
     """
 
-    nas: str
+    nas: NasName
     held: tuple[Held, ...]
-    fenced: tuple[str, ...] = ()
+    fenced: tuple[TargetName, ...] = ()
 
 
 class ZvolsSynced(Reply, tag="zvols_synced", frozen=True):
@@ -210,7 +210,7 @@ class StoreFile(Request, tag="store_file", frozen=True):
 
     path: str
     name: str
-    nas: str
+    nas: NasName
     zpool: str
     zvol: str
     uuid: str
@@ -226,7 +226,7 @@ class FetchFile(Request, tag="fetch_file", frozen=True):
 
     path: str
     name: str
-    nas: str
+    nas: NasName
     zpool: str
     zvol: str
     uuid: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onelun.rpc.schema import Reply, Request
+from onelun.rpc.schema import Reply, Request, TargetName
 
 
 class WriteBackup(Request, tag="write_backup", frozen=True):
@@ -16,7 +16,7 @@ class WriteBackup(Request, tag="write_backup", frozen=True):
 
     path: str
     name: str
-    target: str
+    target: TargetName
     address: str
     port: int
     user: str
