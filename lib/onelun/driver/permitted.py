@@ -32,9 +32,11 @@ def open_image(path: str, datastore: Datastore, also_restricted: tuple[str, ...]
     if not path.startswith("/") or "\0" in path:
         raise Rejected(f"PATH is {path[:200]!r}, which is no absolute path")
     restricted = (*_SYSTEM, *_home(), *also_restricted, *datastore.restricted_dirs)
-    _check(os.path.realpath(path), path, datastore.safe_dirs, restricted)
     try:
-        descriptor = os.open(os.path.realpath(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        # A link that goes away while it is read is an error here as well.
+        real = os.path.realpath(path)
+        _check(real, path, datastore.safe_dirs, restricted)
+        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist on the front-end") from None
     except OSError as error:
