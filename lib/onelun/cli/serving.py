@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -18,6 +20,7 @@ from onelun.config import Config, load
 from onelun.errors import OnelunError, Rejected
 
 _Section = TypeVar("_Section")
+_PR_SET_DUMPABLE = 4  # linux/include/uapi/linux/prctl.h
 
 
 def loaded() -> Config:
@@ -47,11 +50,22 @@ def log_to_stderr(*, debug: bool) -> None:
 
 
 def run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until it ends or SIGTERM or SIGINT comes, which cancels it. Raises ClickException for an OnelunError."""
+    """Run `work` until it ends or SIGTERM or SIGINT comes, which cancels it. Raises ClickException for an OnelunError.
+
+    From then on neither this process nor what it starts leaves its memory in a core dump: CHAP secrets are in it.
+    """
+    _keep_from_dumps()
     try:
         asyncio.run(_cancelled_by_signals(work))
     except OnelunError as error:
         raise click.ClickException(error.sentence) from error
+
+
+def _keep_from_dumps() -> None:
+    # The limit is for what is started, too; the kernel heeds it for files alone, and the flag also where a program takes dumps
+    # (core(5)). The flag goes with exec(2).
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 async def _cancelled_by_signals(work: Coroutine[Any, Any, None]) -> None:
