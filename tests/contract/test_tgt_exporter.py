@@ -17,7 +17,7 @@ from tests.support.filesystems import mounted
 from tests.support.requires import requires
 from tests.support.targets import RefusedError, TgtNas
 
-from onelun.errors import CommandFailed, Stalled, Unreachable
+from onelun.errors import CommandFailed, Conflict, Stalled, Unreachable
 from onelun.model import Portal, Target
 from onelun.naming import Source, target_account, target_iqn
 from onelun.nas.exporters.tgt.exporter import TgtExporter
@@ -431,3 +431,26 @@ async def test_growing_by_one_block_is_seen_by_the_next_agent_too(nas, target):
     await nas.again().grow(grown)
 
     assert await asyncio.to_thread(nas.identity, grown) == (target.uuid, grown.size_bytes)
+
+
+async def test_one_name_is_let_in_and_no_address(nas, target):
+    await nas.exporter.export(target)
+
+    assert (await listed(nas))[target.iqn].allowed == (target.initiator,)
+
+
+@pytest.mark.parametrize("address", ["ALL", "127.0.0.1", "192.0.2.0/24"])
+async def test_an_address_that_somebody_let_in_besides_is_a_conflict(nas, target, address):
+    """tgtd lets in who has the name or the address, so that with one of these any name would do."""
+    await nas.exporter.export(target)
+    found = (await listed(nas))[target.iqn]
+    environment = {"TGT_IPC_SOCKET": nas.tgtd.control_socket.removesuffix(".0"), "PATH": os.environ["PATH"]}
+    argv = ["tgtadm", "--lld", "iscsi", "--mode", "target", "--op", "bind", "--tid", str(found.tid), "-I", address]
+    await asyncio.to_thread(subprocess.run, argv, env=environment, check=True, timeout=20)
+
+    with pytest.raises(Conflict, match=f"exists for {address}, not for"):
+        await nas.exporter.export(target)
+
+    await nas.exporter.unexport(target.iqn)
+    await nas.exporter.export(target)
+    assert not admits(nas, target, initiator=NODE1 + "0")

@@ -113,6 +113,33 @@ def test_a_doctype_is_refused_in_any_encoding(codec: str) -> None:
         ActionData(base64.b64encode(body))
 
 
+_LAUGHS = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'<!DOCTYPE DS_DRIVER_ACTION_DATA [<!ENTITY e0 "ha">{_LAUGHS}]><DS_DRIVER_ACTION_DATA>&e9;</DS_DRIVER_ACTION_DATA>',
+        '<!DOCTYPE x SYSTEM "http://127.0.0.1:1/x.dtd"><DS_DRIVER_ACTION_DATA/>',
+        f"<DS_DRIVER_ACTION_DATA>{'<a>' * 100_000}{'</a>' * 100_000}</DS_DRIVER_ACTION_DATA>",
+        f"<DS_DRIVER_ACTION_DATA>{'x' * (11 << 20)}</DS_DRIVER_ACTION_DATA>",
+        f'<DS_DRIVER_ACTION_DATA a="{"x" * (11 << 20)}"/>',
+    ],
+    ids=[
+        "entities that grow",
+        "a DTD elsewhere",
+        "nested without end",
+        "a text without end",
+        "an attribute without end",
+    ],
+)
+def test_an_xml_bomb_is_refused_before_it_takes_memory(text: str) -> None:
+    with pytest.raises(Rejected) as raised:
+        ActionData(encoded(text))
+
+    assert len(raised.value.sentence) < 200
+
+
 def test_the_word_doctype_in_a_description_is_no_doctype() -> None:
     text = document("cp").replace("a <b> & 'c'", "<!DOCTYPE html>")
 
