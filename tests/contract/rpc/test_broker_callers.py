@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.support.raw import EXCHANGE, Raw
-from tests.unit.compute.conftest import INITIATOR, Bench
+from tests.unit.compute.conftest import INITIATOR, SECRET, Bench
 
 from onelun.deadline import Deadline
 from onelun.errors import Forbidden, OnelunError
@@ -197,6 +197,15 @@ async def test_the_seeds_nas_still_attaches_lists_and_detaches_what_is_its_own(h
         ("zvol_detached", "success"),
     ]
     assert SEEDS in [row["target"] for row in said[1]["body"]]
+
+
+async def test_a_host_tells_nobody_a_secret(agents: Agents, host: Served):
+    for user in ("nas.nas2", "nas.nas1", "frontend"):
+        client = await agents.client(user)
+        listed = await client.ask("node1", m.ListDev(), deadline=Deadline.after(10))
+        assert isinstance(listed, m.DevList)
+        assert [row["target"] for row in listed.body] == [host.attached.target]
+        assert SECRET not in str(listed)
 
 
 async def test_a_request_is_its_callers_also_for_whoever_has_read_its_id(

@@ -35,12 +35,15 @@ async def test_an_agent_drops_what_comes_through_the_default_exchange(agents: Ag
     assert nas.done == ["one-2"]
 
 
-async def test_an_agent_drops_a_copy_that_was_meant_for_another(agents: Agents, urls: dict[str, str]):
+@pytest.mark.parametrize("header", ["CC", "BCC"])
+async def test_an_agent_drops_a_copy_that_was_meant_for_another(agents: Agents, urls: dict[str, str], header: str):
     await agents.agent(nas := Nas())
 
-    # RabbitMQ 3.10 does not check topic permissions for the keys in a CC header.
+    # RabbitMQ 3.10 does not check topic permissions for the keys in these headers.
     with Raw(urls["nas.nas2"]) as intruder:
-        await asyncio.to_thread(intruder.outcome, EXCHANGE, "node2", json.dumps(MAP).encode(), headers={"CC": ["nas1"]})
+        await asyncio.to_thread(
+            intruder.outcome, EXCHANGE, "node2", json.dumps(MAP).encode(), headers={header: ["nas1"]}
+        )
     with Raw(urls["frontend"]) as caller:
         await asyncio.to_thread(caller.ask, "nas1", MAP | {"zvol": "one-2"})
 
