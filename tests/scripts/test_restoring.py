@@ -315,6 +315,15 @@ def test_a_backup_is_read_only_for_opennebulas_own_restore(
     assert not front.cloud.requests(m.ImportZvol)
 
 
+def test_the_size_of_a_disk_in_a_backup_is_not_told_to_whoever_asks_past_the_backups_own_driver(
+    front: FrontEnd,
+) -> None:
+    _, stderr, status = front.run(datastore_call("7.5", "stat", document("stat", PATH="rsync://100//0:abc/disk.1.0")))
+
+    assert status == 1
+    assert "rsync:// is no kind of PATH" in stderr
+
+
 def test_a_path_that_would_be_more_than_a_word_of_a_shell_is_refused(front: FrontEnd) -> None:
     _, stderr, status = front.run(restored_image("rsync://100//0:a'$(reboot)'", 100))
 

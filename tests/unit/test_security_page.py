@@ -25,6 +25,4 @@ def test_every_claim_names_tests_that_there_are(row: str):
     assert named
     for path, test in named:
         text = (CHECKOUT / "tests" / path).read_text()
-        assert re.search(rf"def {re.escape(test)}\(|@test \"{re.escape(test)}\"", text), (
-            test
-        )
+        assert re.search(rf"def {re.escape(test)}\(|@test \"{re.escape(test)}\"", text), test
