@@ -1,7 +1,6 @@
 """Who asks, as the broker vouches for it, and whether this one may ask that.
 
-What a request may be asked by stands beside it in message.py; which of its words say whose it is, in its fields' types. So a
-new request is refused to everybody until it is said who asks it.
+Who asks a request stands beside it in message.py; which of its words say whose it is, in its fields' types (schema.py).
 """
 
 from __future__ import annotations
@@ -94,6 +93,13 @@ def _read(kind: msgspec.inspect.Type) -> Reader | None:
         case msgspec.inspect.VarTupleType(item_type=item) | msgspec.inspect.ListType(item_type=item):
             if each := _read(item):
                 return lambda values: (found for value in values for found in each(value))
+        case msgspec.inspect.UnionType(types=kinds):
+            inner_readers = [reader for one in kinds if (reader := _read(one))]
+            if inner_readers and len(kinds) == 2 and kind.includes_none:
+                [reader] = inner_readers
+                return lambda value: iter(()) if value is None else reader(value)
+            if inner_readers:
+                raise TypeError(f"of {kind} it cannot be told which words are names of agents and targets")
     return None
 
 
