@@ -38,6 +38,7 @@ _PACKAGES = {
     "udevadm": "udev",
     "strace": "strace",
     "xorriso": "xorriso",
+    "systemd-analyze": "systemd",
 }
 _PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GUEST = "guest"

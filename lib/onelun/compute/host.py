@@ -153,10 +153,12 @@ class Host:
         return attached
 
     async def _must_be_free(self, link: str, attached: Attached) -> None:
-        """Raise Conflict when the link leads to a device that is here of another NAS, whose disk it stays."""
+        """Raise Conflict when the link leads to a device that is here of another NAS, or to what is none of onelun's."""
         text = await asyncio.to_thread(self._directory.link_text, *self._directory.split(link))
-        if text is None or not self._names.holds(text):
+        if text is None:
             return
+        if not self._names.holds(text):
+            raise Conflict(f"{link} leads to {text[:200]!r}, which is no device of onelun's: remove that link first")
         name = text.removeprefix(self._names.path(""))
         if name.partition("/")[0] != attached.nas and self._names.device(name) is not None:
             raise Conflict(

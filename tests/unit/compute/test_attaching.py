@@ -282,6 +282,26 @@ async def test_a_file_in_the_place_of_the_link_leaves_nothing_attached(bench: Be
     assert (bench.place / "datastores/103/5/disk.0").read_text() == "a whole disk"
 
 
+async def test_a_link_to_what_is_none_of_onelun_s_is_not_turned(bench: Bench) -> None:
+    os.makedirs(os.path.dirname(bench.disk()))
+    os.symlink("/var/lib/one/datastores/1/image", bench.disk())
+
+    with pytest.raises(Conflict, match="no device of onelun's: remove that link first"):
+        await bench.ask(bench.offer(link=bench.disk()))
+
+    assert await nothing_is_attached(bench)
+    assert os.readlink(bench.disk()) == "/var/lib/one/datastores/1/image"
+
+
+async def test_a_link_to_another_nas_s_device_that_is_gone_is_turned(bench: Bench) -> None:
+    os.makedirs(os.path.dirname(bench.disk()))
+    os.symlink(bench.device().replace("nas1", "nas2"), bench.disk())
+
+    await bench.ask(bench.offer(link=bench.disk()))
+
+    assert os.readlink(bench.disk()) == bench.device()
+
+
 async def test_a_second_link_that_cannot_be_leaves_the_first(bench: Bench) -> None:
     request = bench.offer(link=bench.disk(0))
     await bench.ask(request)
