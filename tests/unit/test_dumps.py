@@ -6,29 +6,44 @@ import os
 import subprocess
 import sys
 
-# What an agent does, and then a program that it starts.
-AGENT = """
-import ctypes, resource, subprocess, sys
-from onelun.cli.serving import run_until_signalled
+import pytest
 
-async def work():
+# What it prints at its end, and what a program that it starts finds.
+TOLD = """
+import atexit, ctypes, resource, subprocess, sys
+
+CHILD = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+
+@atexit.register
+def tell():
     print(resource.getrlimit(resource.RLIMIT_CORE))
     print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
     print(subprocess.check_output([sys.executable, "-ISc", CHILD], text=True), end="")
+"""
+AGENT = """
+from onelun.cli.serving import run_until_signalled
 
-CHILD = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+async def work(): pass
+
 run_until_signalled(work())
+"""
+# Without a configuration it ends soon, and OpenNebula hears of it on stderr.
+ACTION = """
+from onelun.cli.action import action
+
+action.main(["tm/ln", "a", "b"])
 """
 
 
-def test_neither_an_agent_nor_what_it_starts_can_be_dumped():
+@pytest.mark.parametrize("what", [AGENT, ACTION], ids=["an agent", "an action by itself"])
+def test_neither_a_process_nor_what_it_starts_can_be_dumped(what: str):
     done = subprocess.run(
-        ["sh", "-c", 'ulimit -c unlimited; exec "$@"', "sh", sys.executable, "-c", AGENT],
+        ["sh", "-c", 'ulimit -c unlimited; exec "$@"', "sh", sys.executable, "-c", TOLD + what],
         capture_output=True,
         text=True,
         timeout=30,
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ONELUN_CONFIG": "/nowhere"},
     )
 
-    assert done.stdout.splitlines() == ["(0, 0)", "0", "(0, 0)"]
+    assert done.stdout.splitlines() == ["(0, 0)", "0", "(0, 0)"], done.stderr

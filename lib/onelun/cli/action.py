@@ -13,7 +13,7 @@ import uuid as uuids
 import click
 
 from onelun.cli.frontend import context_of, link_of
-from onelun.cli.serving import log_to_stderr
+from onelun.cli.serving import keep_from_dumps, log_to_stderr
 from onelun.config import Config, Frontend, load
 from onelun.driver.action import failure_text, perform, stopped
 from onelun.driver.frame import takes_stdin
@@ -34,6 +34,7 @@ def action(name: str, arguments: tuple[str, ...]) -> None:
         log_to_stderr(debug=True)
     else:
         logging.getLogger().addHandler(logging.NullHandler())
+    keep_from_dumps()
     call = Call(str(uuids.uuid4()), name, arguments, _stdin() if takes_stdin(name, arguments) else None)
     outcome = asyncio.run(_run(call))
     sys.stdout.buffer.write(outcome.stdout)

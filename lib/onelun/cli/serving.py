@@ -52,16 +52,17 @@ def log_to_stderr(*, debug: bool) -> None:
 def run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
     """Run `work` until it ends or SIGTERM or SIGINT comes, which cancels it. Raises ClickException for an OnelunError.
 
-    From then on neither this process nor what it starts leaves its memory in a core dump: CHAP secrets are in it.
+    From then on nothing is left in a core dump (`keep_from_dumps`).
     """
-    _keep_from_dumps()
+    keep_from_dumps()
     try:
         asyncio.run(_cancelled_by_signals(work))
     except OnelunError as error:
         raise click.ClickException(error.sentence) from error
 
 
-def _keep_from_dumps() -> None:
+def keep_from_dumps() -> None:
+    """Have neither this process nor what it starts leave its memory in a core dump: CHAP secrets are in it."""
     # The limit is for what is started, too; the kernel heeds it for files alone, and the flag also where a program takes dumps
     # (core(5)). The flag goes with exec(2).
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -41,4 +41,4 @@ def _is_of_a_release_before(pid: int) -> bool:
         with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
             return any("/site-packages/" in line and line.endswith(" (deleted)\n") for line in file)
     except OSError:
-        return False  # another user's: only root and that user see it
+        return False  # only root sees it of a process that cannot be dumped
