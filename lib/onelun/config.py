@@ -161,10 +161,12 @@ class Config(_Section, frozen=True, kw_only=True):
     """All of it. A machine has the sections of the roles that run on it.
 
     Each role is a user of the broker of its own: the second one on a machine has its URL in its section (`broker_url`).
+    `faults` is for tests alone: it allows that what ONELUN_FAULTS plans goes wrong (`onelun fault list`).
     """
 
     broker: Broker = Broker()
     limits: Limits = Limits()
+    faults: bool = False
     frontend: Frontend | None = None
     nas: Nas | None = None
     compute: Compute | None = None

@@ -8,12 +8,13 @@ import signal
 import subprocess
 
 import pytest
+from tests.recorded.acting import call_of, difference, prepared
 from tests.recorded.cloud import LIMIT_S, Cloud
 from tests.recorded.row import COMPUTE, FRONTEND, STUB, Action
 from tests.recorded.table import ACTIONS
 from tests.support.middle import Log, Work, kill_within
 from tests.support.observed import State
-from tests.support.recorded import RECORDINGS, Recorded
+from tests.support.recorded import RECORDINGS
 from tests.support.sandbox.place import CHECKOUT, NAS, NODES
 from tests.support.sandbox.processes import recorded
 from tests.support.sandbox.startup import restart
@@ -27,17 +28,6 @@ FRACTIONS = (0.5, 0.25, 0.1, 0.0)
 MEASURED: dict[Action, dict[str, Work]] = {}
 
 
-def call_of(cloud: Cloud, action: Action) -> Recorded:
-    return cloud.line(action.line) if action.line else cloud.recording(action.recording)
-
-
-def prepared(cloud: Cloud, action: Action) -> State:
-    """Make what must be there before; the state that must be there after."""
-    cloud.serve([action.vm] if action.vm else [])
-    cloud.prepare(action.before)
-    return action.after(cloud.state())
-
-
 def succeeds(cloud: Cloud, action: Action) -> None:
     said = cloud.run(call_of(cloud, action))
     assert re.fullmatch(action.prints, said), said
@@ -47,18 +37,6 @@ def settles(cloud: Cloud, expected: State) -> None:
     """The state is as expected; what was interrupted may be tidied up a moment later."""
     found = cloud.settled()
     assert found == expected, difference(found, expected)
-
-
-def difference(found: State, expected: State) -> str:
-    """What is there and should not be, and the other way round."""
-    lines = []
-    for name, there in vars(found).items():
-        wanted = getattr(expected, name)
-        have, want = (set(map(str, value.items() if isinstance(value, dict) else value)) for value in (there, wanted))
-        lines += [f"{name}: {item}" for item in sorted(have - want)] + [
-            f"{name}, missing: {item}" for item in sorted(want - have)
-        ]
-    return "\n".join(lines)
 
 
 def measured(cloud: Cloud, action: Action) -> dict[str, Work]:

@@ -8,7 +8,7 @@ import click
 
 from onelun.cli.check import report
 from onelun.cli.engines import connector_of
-from onelun.cli.serving import loaded, log_to_stderr, notifying, run_until_signalled, section
+from onelun.cli.serving import allow_faults, loaded, log_to_stderr, notifying, run_until_signalled, section
 from onelun.compute.agent import ComputeAgent
 from onelun.compute.tending import tending
 from onelun.config import Compute, Config
@@ -26,7 +26,9 @@ def compute(context: click.Context, *, debug: bool) -> None:
         return
     log_to_stderr(debug=debug)
     config = loaded()
-    run_until_signalled(_serve(config, section(config.compute, "compute")))
+    mine = section(config.compute, "compute")
+    allow_faults(config, mine.name)
+    run_until_signalled(_serve(config, mine))
 
 
 @compute.command("check")

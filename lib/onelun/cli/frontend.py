@@ -11,7 +11,7 @@ import click
 
 from onelun.cli.check import report
 from onelun.cli.check_frontend import parts_of
-from onelun.cli.serving import loaded, log_to_stderr, notifying, run_until_signalled, section
+from onelun.cli.serving import allow_faults, loaded, log_to_stderr, notifying, run_until_signalled, section
 from onelun.config import Config
 from onelun.config import Frontend as Settings
 from onelun.deadline import Deadline
@@ -42,7 +42,9 @@ def frontend(context: click.Context, *, debug: bool) -> None:
         return
     log_to_stderr(debug=debug)
     config = loaded()
-    run_until_signalled(_serve(config, section(config.frontend, "frontend")))
+    mine = section(config.frontend, "frontend")
+    allow_faults(config, "frontend")
+    run_until_signalled(_serve(config, mine))
 
 
 @frontend.command("check")

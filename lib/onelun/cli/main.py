@@ -15,6 +15,7 @@ _COMMANDS = {
     "broker": "onelun.cli.broker",
     "compute": "onelun.cli.compute",
     "config": "onelun.cli.config",
+    "fault": "onelun.cli.fault",
     "frontend": "onelun.cli.frontend",
     "nas": "onelun.cli.nas",
     "reconcile": "onelun.cli.reconcile",

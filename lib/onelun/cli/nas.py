@@ -13,7 +13,7 @@ import click
 
 from onelun.cli.check import Part, report
 from onelun.cli.engines import backend_of, exporter_of
-from onelun.cli.serving import loaded, log_to_stderr, notifying, run_until_signalled, section
+from onelun.cli.serving import allow_faults, loaded, log_to_stderr, notifying, run_until_signalled, section
 from onelun.config import Config, Nas
 from onelun.errors import OnelunError
 from onelun.nas.agent import CATALOGUE, NasAgent
@@ -36,7 +36,9 @@ def nas(context: click.Context, *, debug: bool) -> None:
         return
     log_to_stderr(debug=debug)
     config = loaded()
-    run_until_signalled(_serve(config, section(config.nas, "nas")))
+    mine = section(config.nas, "nas")
+    allow_faults(config, mine.name)
+    run_until_signalled(_serve(config, mine))
 
 
 @nas.command("take-pool")

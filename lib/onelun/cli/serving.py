@@ -38,6 +38,25 @@ def section(part: _Section | None, name: str) -> _Section:
     return part
 
 
+def allow_faults(config: Config, role: str) -> None:
+    """Let the faults in that a test plans in the directory ONELUN_FAULTS, in a test's configuration only. Else: nothing.
+
+    Raises ClickException when the configuration is not a test's.
+    """
+    directory = os.environ.get("ONELUN_FAULTS")
+    if not directory:
+        return
+    if not config.faults:
+        raise click.ClickException(
+            "ONELUN_FAULTS is set, and only a test may have faults: unset it, or write `faults = true` in a test's configuration"
+        )
+    from onelun.faults.installing import install
+    from onelun.faults.plan import Plans
+
+    logging.getLogger(__name__).warning("faults role=%s directory=%s", role, directory)
+    install(Plans(directory, role))
+
+
 def log_to_stderr(*, debug: bool) -> None:
     """One line a decision on stderr, where systemd puts it into the journal."""
     logging.basicConfig(

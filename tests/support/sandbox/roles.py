@@ -23,7 +23,20 @@ def write_configurations(place: Place, urls: dict[str, str], limits: Settings, f
     roles["frontend"] = ("frontend", {"frontend": _frontend(place) | frontend})
     for role, (user, settings) in roles.items():
         uid = place.frontend_uid if role == "frontend" else 0
-        _write(place, role, {"broker": {"url": urls[user]}, "limits": limits, **settings}, uid)
+        common: Settings = {"faults": bool(_faults(place)), "broker": {"url": urls[user]}, "limits": limits}
+        _write(place, role, common | settings, uid)
+
+
+def make_faults(place: Place) -> None:
+    """The directory where a test plans faults; before the configurations are written and anything starts."""
+    os.mkdir(place.path("faults"))
+    # The frontend, which is another user, marks a plan as used up.
+    os.chmod(place.path("faults"), 0o777)
+
+
+def _faults(place: Place) -> dict[str, str]:
+    """What tells a role where its faults are planned, if they are."""
+    return {"ONELUN_FAULTS": place.path("faults")} if os.path.isdir(place.path("faults")) else {}
 
 
 def _nas(place: Place) -> Settings:
@@ -87,6 +100,7 @@ def start_agent(place: Place, host: str, inside: int) -> Process:
     """Start the agent of a host in its namespaces."""
     argv = [*ONELUN, "nas" if host == NAS else "compute"]
     env = {"ONELUN_CONFIG": place.config(host), "PYTHONPATH": f"{CHECKOUT}/lib", "HOME": place.path("hosts", host)}
+    env |= _faults(place)
     return start(place, host, argv, inside=inside, env=env)
 
 
@@ -105,6 +119,7 @@ def start_frontend(place: Place) -> Process:
     command = [f"{seen}/{os.path.relpath(sys.executable, CHECKOUT)}", "-m", "onelun.cli.main", "frontend"]
     argv = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", script, uid, place.mark]
     env = {"ONELUN_CONFIG": place.config("frontend"), "PYTHONPATH": f"{seen}/lib", "HOME": place.path("frontend")}
+    env |= _faults(place)
     return start(place, "frontend", [*argv, place.dir, CHECKOUT, *command], env=env)
 
 

@@ -17,6 +17,7 @@ from tests.support.sandbox.place import CHECKOUT, HOSTS, NAS, Place, SandboxErro
 from tests.support.sandbox.processes import members, recorded, wait_until
 from tests.support.sandbox.roles import (
     make_directories,
+    make_faults,
     start_agent,
     start_frontend,
     write_configurations,
@@ -30,11 +31,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Variant:
-    """What of a sandbox may be otherwise: settings of [limits] and [frontend], and a filesystem (xfs, btrfs) for the pool."""
+    """What of a sandbox may be otherwise: settings of [limits] and [frontend], and a filesystem (xfs, btrfs) for the pool.
+
+    With `faults` its roles let in what is planned in the directory `faults` of the sandbox.
+    """
 
     limits: dict[str, object] = field(default_factory=dict)
     pool_on: str | None = None
     frontend: dict[str, object] = field(default_factory=dict)
+    faults: bool = False
 
 
 PLAIN = Variant()
@@ -81,6 +86,8 @@ def _build(place: Place, say: Say, variant: Variant) -> None:
         start_tgtd(place, hosts[NAS].pid)
         say("hosts and tgtd are up")
         users = urls.result()
+    if variant.faults:
+        make_faults(place)
     write_configurations(place, users, variant.limits, variant.frontend)
     record.write(place, url=users["frontend"])
     say("broker answers")

@@ -1,0 +1,1 @@
+"""Faults on demand, for tests alone: named points around every external step (decision 0015). Nobody imports it otherwise."""
