@@ -1,0 +1,126 @@
+"""`scripts/chaos`: every operation, with a fault at every step it takes, then the same again, then a look at everything."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from scripts.lib.chaos.steps import Pass, script_of, trials
+from scripts.lib.chaos.table import Tally
+from scripts.lib.chaos.trial import Result
+from scripts.lib.chaos.working import BY_ID, Job, Trace, Traced, Try, work
+
+from onelun.faults.points import points
+
+KINDS = ("die", "fail", "hang")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """SIGTERM, SIGHUP or Ctrl-C."""
+
+
+class Crew:
+    """The processes that do the trials; `answers` come in any order."""
+
+    def __init__(self, number: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._jobs: Any = context.Queue()
+        self._answers: Any = context.Queue()
+        self._crew = [context.Process(target=work, args=(self._jobs, self._answers)) for _ in range(number)]
+        for process in self._crew:
+            process.start()
+
+    def answers(self, jobs: Sequence[Job], until: float) -> Any:
+        """Each job's answer; none is begun after `until` on the monotonic clock."""
+        waiting, under_way = list(reversed(jobs)), 0
+        while waiting or under_way:
+            while waiting and under_way < len(self._crew) and time.monotonic() < until:
+                self._jobs.put(waiting.pop())
+                under_way += 1
+            if not under_way:
+                return
+            answer = self._answers.get()
+            if answer is None:
+                raise RuntimeError("a process that does trials ended")
+            under_way -= 1
+            yield answer
+
+    def end(self) -> None:
+        """End the processes and their sandboxes, whatever they do."""
+        for sign in _SIGNALS:
+            signal.signal(sign, signal.SIG_IGN)
+        for _ in self._crew:
+            self._jobs.put(None)
+        for process in self._crew:
+            process.join(0.5)
+            if process.is_alive():
+                process.terminate()
+        # What they still say would keep them.
+        end = time.monotonic() + 60
+        while any(process.is_alive() for process in self._crew) and time.monotonic() < end:
+            try:
+                self._answers.get(timeout=0.2)
+            except queue.Empty:
+                continue
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice(KINDS), help="What to try; all of it unless told.")
+@click.option("--script", "scripts", multiple=True, help="A script such as tm.clone; all unless told.")
+@click.option("--point", default="", help="Only points with this in their name.")
+@click.option("--minutes", default=24 * 60.0, help="Begin no trial after that; points that were in none come first.")
+@click.option("--sandboxes", default=2, type=click.IntRange(1, 8), help="How many at once.")
+def chaos(only: tuple[Any, ...], scripts: tuple[str, ...], point: str, minutes: float, sandboxes: int) -> None:
+    """Try what is lost and what is leaked when things break; exits with 1 when anything is."""
+    rows = [row for row in BY_ID if not scripts or script_of(row) in scripts]
+    if unknown := set(scripts) - {script_of(row) for row in rows}:
+        raise click.UsageError(f"no such script: {', '.join(sorted(unknown))}")
+    tally, began = Tally(Console(soft_wrap=True, highlight=False, markup=False)), time.monotonic()
+    for sign in _SIGNALS:
+        signal.signal(sign, _interrupt)
+    crew = Crew(sandboxes)
+    try:
+        _run(crew, tally, rows, only or KINDS, point, began + 60 * minutes)
+    except Interrupted:
+        tally.trouble("interrupted; the sandboxes are gone")
+    finally:
+        crew.end()
+    tally.show()
+    sys.exit(1 if tally.bad or tally.troubles else 0)
+
+
+def _run(crew: Crew, tally: Tally, rows: list[str], faults: tuple[Any, ...], point: str, until: float) -> None:
+    passes: dict[str, tuple[Pass, ...]] = {}
+    for answer in crew.answers([Trace(row) for row in rows], until):
+        passes[answer.action] = answer.passes
+        if answer.trouble:
+            tally.trouble(f"{answer.action} could not be done undisturbed: {answer.trouble}")
+    found = {name for of_row in passes.values() for _, name in of_row}
+    for name in sorted(found - {listed.name for listed in points()}):
+        tally.trouble(f"`onelun fault list` lacks {name}")
+    wanted = trials({row: passes[row] for row in rows if row in passes}, faults, point)
+    tally.begin(len(found), len(wanted))
+    for answer in crew.answers([Try(row, plan) for row, _, plan in wanted], until):
+        match answer:
+            case Result():
+                tally.add(answer)
+            case Traced(action, _, trouble):
+                tally.trouble(f"{action}: {trouble}")
+
+
+def _interrupt(*_: object) -> None:
+    for sign in _SIGNALS:
+        signal.signal(sign, signal.SIG_IGN)
+    raise Interrupted
+
+
+if __name__ == "__main__":
+    chaos()

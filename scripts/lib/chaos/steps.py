@@ -1,0 +1,77 @@
+"""Which points an action passes, and what is tried at each, in which order."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from scripts.lib.chaos.trial import run
+from tests.recorded.acting import prepared
+from tests.recorded.cloud import Cloud
+from tests.recorded.row import Action
+from tests.support.sandbox.place import NODES
+
+from onelun.faults.plan import PASSED, Plan, Side
+from onelun.faults.plan import Action as Fault
+
+Pass = tuple[str, str]
+
+
+def passed(cloud: Cloud, action: Action) -> list[Pass]:
+    """The role and point of each step of the action, each once, in their order."""
+    prepared(cloud, action)
+    path = cloud.place.path("faults", PASSED)
+    note(path)
+    said = run(cloud, action)
+    # What is done after the answer belongs to it too.
+    time.sleep(0.3)
+    with open(path) as file:
+        lines = dict.fromkeys(file.read().splitlines())
+    os.unlink(path)
+    assert said.status == 0, f"{action.id} fails undisturbed: {said.stderr}"
+    return [(role, point) for role, _, point in (line.partition(" ") for line in lines)]
+
+
+def note(path: str) -> None:
+    """Have all roles note there what they pass."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+    os.chmod(path, 0o666)
+
+
+def trials(
+    passes: Mapping[str, Sequence[Pass]], faults: Iterable[Fault], point: str = ""
+) -> list[tuple[str, str, Plan]]:
+    """What to try, as row, script and plan: each pair of script and point once for each fault and side.
+
+    Those come first whose point has not been tried in any script, so that a run that is ended early has seen most.
+    """
+    seen: set[tuple[str, ...]] = set()
+    known: set[tuple[str, ...]] = set()
+    new, old = [], []
+    for row, of_row in passes.items():
+        script = script_of(row)
+        for plan in _plans([found for found in of_row if point in found[1]], faults):
+            what = ("compute" if plan.role in NODES else plan.role, plan.point, plan.action, plan.side)
+            if (script, *what) in seen:
+                continue
+            seen.add((script, *what))
+            (old if what in known else new).append((row, script, plan))
+            known.add(what)
+    return new + old
+
+
+def script_of(row: str) -> str:
+    """The script that a row calls: `tm.clone` of `tm.clone.ssh`, `tm.mv` of `tm.mv-0-0`."""
+    return ".".join(row.partition("-")[0].split(".")[:2])
+
+
+def _plans(passes: Iterable[Pass], faults: Iterable[Fault]) -> Iterator[Plan]:
+    """Who dies before a step dies as after the one before it; so deaths come after steps, and before the first."""
+    for fault in faults:
+        first: set[str] = set()
+        for role, point in passes:
+            sides: tuple[Side, ...] = ("after",) if fault == "die" and role in first else ("before", "after")
+            first.add(role)
+            for side in sides if fault != "hang" else sides[:1]:
+                yield Plan(point, fault, side, role)

@@ -1,0 +1,171 @@
+"""One trial: an action with one fault in it, then the same action again, then a look at everything."""
+
+from __future__ import annotations
+
+import enum
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+
+from tests.recorded.acting import call_of, difference, prepared
+from tests.recorded.cloud import Cloud
+from tests.recorded.row import Action
+from tests.support.observed import State
+from tests.support.sandbox.place import NODES, Place
+from tests.support.sandbox.processes import members, recorded
+from tests.support.sandbox.startup import restart
+
+from onelun.faults.plan import Plan, arm, disarm, fired
+
+# Whatever happens, an action has ended by then: its own limit, and what giving up may take.
+LIMITS = {"progress_s": 1.0, "lease_s": 9.0, "probe_s": 2.0, "finish_s": 20.0, "copy_s": 30.0, "preempt_s": 3.0}
+DEADLINE_S = 50.0
+# How long the agents may take to tidy up by themselves what a repeat has left.
+RECONCILE_S = 30.0
+_DATA_PATH = ("qemu-storage-da", "nbdfuse", "sleep")
+# Lines of a driver's log, which stand beside the error in the newer releases.
+_LOG = re.compile(r"^(?:INFO|DEBUG|WARN)\b")
+
+
+class Verdict(enum.StrEnum):
+    """What became of it; the words of the table."""
+
+    MISSED = "missed"  # the fault's moment never came: no trial
+    SURVIVED = "survived"
+    REPEATED = "repaired by repeat"
+    RECONCILED = "repaired by reconcile"
+    LOST = "lost"
+    LEAKED = "leaked"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one trial showed. `late` and `unclear` are sentences about what an action must never do."""
+
+    action: str
+    plan: Plan
+    verdict: Verdict
+    seconds: float
+    said: str = ""
+    why: str = ""
+    late: bool = False
+    unclear: bool = False
+
+    @property
+    def bad(self) -> bool:
+        """Whether it is one that must not be."""
+        return self.verdict in (Verdict.LOST, Verdict.LEAKED) or self.late or self.unclear
+
+
+@dataclass(frozen=True)
+class Said:
+    """How an action ended: `status` is None for one that did not end in time."""
+
+    status: int | None
+    stderr: str
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it succeeded, or failed with one sentence."""
+        words = [line for line in self.stderr.splitlines() if line.strip() and not _LOG.match(line)]
+        return self.status == 0 or (len(words) == 1 and "Traceback" not in self.stderr)
+
+
+def attempt(cloud: Cloud, action: Action, plan: Plan) -> Result:
+    """Do the trial. The sandbox is to be given back afterwards, or given up when that fails."""
+    expected = prepared(cloud, action)
+    faults = cloud.place.path("faults")
+    started = time.monotonic()
+    arm(faults, plan)
+    try:
+        first, met = _with_fault(cloud, action, plan)
+    finally:
+        disarm(faults)
+    if not met:
+        return Result(action.id, plan, Verdict.MISSED, time.monotonic() - started)
+    verdict, why = _after(cloud, action, expected, first)
+    return Result(
+        action.id,
+        plan,
+        verdict,
+        time.monotonic() - started,
+        said=first.stderr.strip(),
+        why=why,
+        late=first.status is None,
+        unclear=first.status is not None and not first.is_clear,
+    )
+
+
+def _with_fault(cloud: Cloud, action: Action, plan: Plan) -> tuple[Said, bool]:
+    """Run the action while the fault is planned; what it said, and whether the fault came."""
+    faults = cloud.place.path("faults")
+    again = plan.action != "die"
+    with cloud.begin(call_of(cloud, action)) as stub:
+        try:
+            end = time.monotonic() + DEADLINE_S
+            while stub.poll() is None and time.monotonic() < end:
+                if not again and fired(faults):
+                    revive(cloud.place, plan.role)
+                    again = True
+                time.sleep(0.01)
+            late = stub.poll() is None
+        finally:
+            stub.kill()
+        _, stderr = stub.communicate()
+    met = fired(faults)
+    if met and (not again or plan.action == "hang"):
+        # One that hangs is started again by whoever watches it; one that died with its last word too.
+        revive(cloud.place, plan.role)
+    return Said(None if late else stub.returncode, stderr.decode(errors="replace")), met
+
+
+def revive(place: Place, role: str) -> None:
+    """Start a role again that died or hangs."""
+    if process := recorded(place, role):
+        process.kill()
+    restart(place, role)
+
+
+def _after(cloud: Cloud, action: Action, expected: State, first: Said) -> tuple[Verdict, str]:
+    """Repeat the action, and judge what is there by what should be."""
+    end = time.monotonic() + RECONCILE_S
+    good = Verdict.SURVIVED if first.status == 0 else Verdict.REPEATED
+    second = run(cloud, action)
+    while second.status != 0:
+        good = Verdict.RECONCILED
+        if time.monotonic() > end:
+            return Verdict.LOST, f"the repeat fails: {second.stderr.strip()}"
+        time.sleep(1)
+        second = run(cloud, action)
+    while (left := left_over(cloud, expected)) and time.monotonic() < end:
+        good = Verdict.RECONCILED
+        time.sleep(0.2)
+    if not left:
+        return good, ""
+    return (Verdict.LOST if "missing" in left else Verdict.LEAKED), left
+
+
+def run(cloud: Cloud, action: Action) -> Said:
+    """Run the action undisturbed."""
+    with cloud.begin(call_of(cloud, action)) as stub:
+        try:
+            _, stderr = stub.communicate(timeout=DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            return Said(None, f"the repeat did not end within {DEADLINE_S:g} s")
+        finally:
+            stub.kill()
+    return Said(stub.returncode, stderr.decode(errors="replace"))
+
+
+def left_over(cloud: Cloud, expected: State) -> str:
+    """What is other than it should be: volumes, data, exports, devices, links, loops, processes; "" when nothing is."""
+    found = cloud.state()
+    lines = difference(found, expected)
+    running = [process.name for process in members(cloud.place) if process.name in _DATA_PATH]
+    # Each disk has a session and a file; each host has one process that holds its namespaces.
+    wanted = {"qemu-storage-da": len(found.devices), "nbdfuse": len(found.devices), "sleep": 1 + len(NODES)}
+    for name, number in wanted.items():
+        if running.count(name) != number:
+            lines += f"\nprocesses: {running.count(name)} of {name} for {number}"
+    return lines.strip()

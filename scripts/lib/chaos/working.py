@@ -1,0 +1,112 @@
+"""A process with a sandbox of its own, which takes trials off a queue."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from dataclasses import dataclass
+from multiprocessing import Queue
+
+from scripts.lib.chaos.steps import Pass, passed
+from scripts.lib.chaos.trial import LIMITS, Result, Verdict, attempt
+from tests.recorded.cloud import Cloud
+from tests.recorded.row import Action
+from tests.recorded.sandboxes import Sandboxes
+from tests.recorded.table import ACTIONS
+
+from onelun.faults.plan import Plan
+
+BY_ID = {action.id: action for action in ACTIONS}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """See which steps a row takes."""
+
+    action: str
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The steps that a row took; `trouble` is why that could not be seen."""
+
+    action: str
+    passes: tuple[Pass, ...] = ()
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Try:
+    """Do a row with that fault."""
+
+    action: str
+    plan: Plan
+
+
+Job = Trace | Try
+Answer = Traced | Result
+
+
+class Worker:
+    """Does jobs in one sandbox after the other, as long as each can be given back."""
+
+    def __init__(self) -> None:
+        self.sandboxes = Sandboxes(LIMITS, faults=True)
+
+    def do(self, job: Job) -> Answer:
+        """What a job showed."""
+        action = BY_ID[job.action]
+        try:
+            if isinstance(job, Trace):
+                return Traced(job.action, tuple(passed(self.sandboxes.cloud(), action)))
+            return self._try(action, job.plan)
+        finally:
+            self._reset()
+
+    def _try(self, action: Action, plan: Plan) -> Result:
+        try:
+            result = attempt(self.sandboxes.cloud(), action, plan)
+        except Exception as error:  # noqa: BLE001 - one trial is not to end the others
+            result = Result(action.id, plan, Verdict.LOST, 0.0, why=f"the trial broke off: {error!r}")
+        if result.bad:
+            keep_logs(self.sandboxes.cloud(), result)
+        return result
+
+    def _reset(self) -> None:
+        try:
+            self.sandboxes.cloud().reset()
+        except Exception:  # noqa: BLE001 - what comes after is not to fail for it: the trial has been judged
+            self.sandboxes.end()
+
+
+def keep_logs(cloud: Cloud, result: Result) -> None:
+    """Copy the ends of the roles' logs beside the result, where CHAOS_LOGS names a directory."""
+    if directory := os.environ.get("CHAOS_LOGS"):
+        name = f"{result.action}-{result.plan.action}-{result.plan.side}-{result.plan.point}".replace("/", ":")
+        with open(f"{directory}/{name}", "w") as kept:
+            kept.write(f"{result}\n")
+            for role in ("frontend", "nas1", "node1", "node2"):
+                with open(cloud.place.log(role), errors="replace") as log:
+                    kept.write(f"\n== {role}\n{''.join(log.readlines()[-80:])}")
+
+
+def work(jobs: Queue[Job | None], answers: Queue[Answer | None]) -> None:
+    """Do jobs until there are no more. An interrupt ends the sandbox before the process."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    worker = Worker()
+    try:
+        while (job := jobs.get()) is not None:
+            try:
+                answers.put(worker.do(job))
+            except Exception:  # noqa: BLE001 - as above
+                answers.put(Traced(job.action, trouble=traceback.format_exc(limit=-3)))
+                worker.sandboxes.end()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        worker.sandboxes.end()
+        answers.put(None)
