@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 from rich.console import Console
-from scripts.lib.chaos.steps import Pass, script_of, trials
+from scripts.lib.chaos.steps import script_of, trials
 from scripts.lib.chaos.table import Tally
 from scripts.lib.chaos.trial import Result
 from scripts.lib.chaos.working import BY_ID, Job, Trace, Traced, Try, work
+from tests.recorded.passing import Pass
 
 from onelun.faults.points import points
 

@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from scripts.lib.chaos.trial import run
-from tests.recorded.acting import prepared
-from tests.recorded.cloud import Cloud
-from tests.recorded.row import Action
+from tests.recorded.passing import Pass
 from tests.support.sandbox.place import NODES
 
-from onelun.faults.plan import PASSED, Plan, Side
 from onelun.faults.plan import Action as Fault
-
-Pass = tuple[str, str]
-
-
-def passed(cloud: Cloud, action: Action) -> list[Pass]:
-    """The role and point of each step of the action, each once, in their order."""
-    prepared(cloud, action)
-    path = cloud.place.path("faults", PASSED)
-    note(path)
-    said = run(cloud, action)
-    # What is done after the answer belongs to it too.
-    time.sleep(0.3)
-    with open(path) as file:
-        lines = dict.fromkeys(file.read().splitlines())
-    os.unlink(path)
-    assert said.status == 0, f"{action.id} fails undisturbed: {said.stderr}"
-    return [(role, point) for role, _, point in (line.partition(" ") for line in lines)]
-
-
-def note(path: str) -> None:
-    """Have all roles note there what they pass."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
-    os.chmod(path, 0o666)
+from onelun.faults.plan import Plan, Side
 
 
 def trials(

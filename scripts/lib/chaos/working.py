@@ -8,9 +8,9 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing import Queue
 
-from scripts.lib.chaos.steps import Pass, passed
 from scripts.lib.chaos.trial import LIMITS, Result, Verdict, attempt
 from tests.recorded.cloud import Cloud
+from tests.recorded.passing import Pass, passed
 from tests.recorded.row import Action
 from tests.recorded.sandboxes import Sandboxes
 from tests.recorded.table import ACTIONS
