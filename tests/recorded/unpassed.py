@@ -1,4 +1,4 @@
-"""Points that the recorded actions do not pass on a sandbox, by why. A point of a new step stands here with a reason, or is passed."""
+"""Points that the recorded actions do not pass on a sandbox, by why. A new step is passed, or stands here with a reason."""
 
 from __future__ import annotations
 

@@ -280,6 +280,14 @@ class PrivateBroker:
         return words
 
 
+def start_again(directory: str) -> None:
+    """Start the node of `directory` again, whose server was killed: on the same ports, with what it keeps on disk."""
+    kept = json.loads(Path(directory, "broker.json").read_text())
+    broker = PrivateBroker(directory)
+    broker.node = Node(**{**kept, "also_listen": tuple(kept["also_listen"]), "pids": tuple(kept["pids"])})
+    broker.start()
+
+
 def stop_by_directory(directory: str) -> None:
     """End the node that was started in `directory`, by whomever. Without one: success."""
     with contextlib.suppress(FileNotFoundError):
@@ -373,9 +381,9 @@ def _wait_open(address: str, port: int, timeout_s: float) -> None:
 
 
 def main() -> None:
-    """`broker.py start DIR [--address A] [--also-listen A]...` prints admin's URL; `broker.py stop DIR`."""
+    """`broker.py start DIR [--address A] [--also-listen A]...` prints admin's URL; `broker.py again|stop DIR`."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("verb", choices=["start", "stop"])
+    parser.add_argument("verb", choices=["start", "again", "stop"])
     parser.add_argument("directory")
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--also-listen", action="append", default=[])
@@ -384,6 +392,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.verb == "stop":
         stop_by_directory(given.directory)
+        return
+    if given.verb == "again":
+        start_again(given.directory)
         return
     broker = PrivateBroker(
         given.directory, address=given.address, also_listen=tuple(given.also_listen), uid=given.uid, gid=given.gid

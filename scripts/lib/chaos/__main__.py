@@ -12,15 +12,16 @@ from typing import Any
 
 import click
 from rich.console import Console
+from scripts.lib.chaos.scenarios import MIDDLES, SCENARIOS
 from scripts.lib.chaos.steps import script_of, trials
 from scripts.lib.chaos.table import Tally
 from scripts.lib.chaos.trial import Result
-from scripts.lib.chaos.working import BY_ID, Job, Trace, Traced, Try, work
+from scripts.lib.chaos.working import BY_ID, Job, Live, Trace, Traced, Try, work
 from tests.recorded.passing import Pass
 
 from onelun.faults.points import points
 
-KINDS = ("die", "fail", "hang")
+KINDS = ("die", "fail", "hang", "drop", "twice", "late", "scenarios")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -84,7 +85,7 @@ def chaos(only: tuple[Any, ...], scripts: tuple[str, ...], point: str, minutes: 
     rows = [row for row in BY_ID if not scripts or script_of(row) in scripts]
     if unknown := set(scripts) - {script_of(row) for row in rows}:
         raise click.UsageError(f"no such script: {', '.join(sorted(unknown))}")
-    tally, began = Tally(Console(soft_wrap=True, highlight=False, markup=False)), time.monotonic()
+    tally, began = Tally(Console(soft_wrap=True, highlight=False, markup=False, width=150)), time.monotonic()
     for sign in _SIGNALS:
         signal.signal(sign, _interrupt)
     crew = Crew(sandboxes)
@@ -99,6 +100,22 @@ def chaos(only: tuple[Any, ...], scripts: tuple[str, ...], point: str, minutes: 
 
 
 def _run(crew: Crew, tally: Tally, rows: list[str], faults: tuple[Any, ...], point: str, until: float) -> None:
+    jobs: list[Job] = []
+    if steps := [fault for fault in faults if fault != "scenarios"]:
+        jobs += _trials(crew, tally, rows, steps, point, until)
+    if "scenarios" in faults:
+        jobs += [Live(row, scenario.kind) for scenario in SCENARIOS for row in MIDDLES if row in rows]
+    tally.begin(len(jobs))
+    for answer in crew.answers(jobs, until):
+        match answer:
+            case Result():
+                tally.add(answer)
+            case Traced(action, _, trouble):
+                tally.trouble(f"{action}: {trouble}")
+
+
+def _trials(crew: Crew, tally: Tally, rows: list[str], faults: list[Any], point: str, until: float) -> list[Job]:
+    """Do each row undisturbed, and see what there is to be tried in it."""
     passes: dict[str, tuple[Pass, ...]] = {}
     for answer in crew.answers([Trace(row) for row in rows], until):
         passes[answer.action] = answer.passes
@@ -108,13 +125,7 @@ def _run(crew: Crew, tally: Tally, rows: list[str], faults: tuple[Any, ...], poi
     for name in sorted(found - {listed.name for listed in points()}):
         tally.trouble(f"`onelun fault list` lacks {name}")
     wanted = trials({row: passes[row] for row in rows if row in passes}, faults, point)
-    tally.begin(len(found), len(wanted))
-    for answer in crew.answers([Try(row, plan) for row, _, plan in wanted], until):
-        match answer:
-            case Result():
-                tally.add(answer)
-            case Traced(action, _, trouble):
-                tally.trouble(f"{action}: {trouble}")
+    return [Try(row, plan) for row, _, plan in wanted]
 
 
 def _interrupt(*_: object) -> None:

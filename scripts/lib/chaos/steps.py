@@ -10,6 +10,10 @@ from tests.support.sandbox.place import NODES
 from onelun.faults.plan import Action as Fault
 from onelun.faults.plan import Plan, Side
 
+# These can happen to a message alone.
+_OF_MESSAGES = ("drop", "twice", "late")
+_LATE_S = 4.0
+
 
 def trials(
     passes: Mapping[str, Sequence[Pass]], faults: Iterable[Fault], point: str = ""
@@ -43,7 +47,9 @@ def _plans(passes: Iterable[Pass], faults: Iterable[Fault]) -> Iterator[Plan]:
     for fault in faults:
         first: set[str] = set()
         for role, point in passes:
+            if fault in _OF_MESSAGES and (not point.startswith("rpc.") or "/journal-" in point):
+                continue
             sides: tuple[Side, ...] = ("after",) if fault == "die" and role in first else ("before", "after")
             first.add(role)
-            for side in sides if fault != "hang" else sides[:1]:
-                yield Plan(point, fault, side, role)
+            for side in sides if fault in ("die", "fail") else sides[:1]:
+                yield Plan(point, fault, side, role, seconds=_LATE_S if fault == "late" else 3600.0)

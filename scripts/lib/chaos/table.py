@@ -21,17 +21,17 @@ class Tally:
         self.troubles: list[str] = []
         self._console = console
         self._began = time.monotonic()
-        self._points = self._wanted = 0
+        self._wanted = 0
 
     @property
     def bad(self) -> list[Result]:
         """What must not be."""
         return [result for result in self.results if result.bad]
 
-    def begin(self, points: int, wanted: int) -> None:
-        """The undisturbed runs are over: so many points were passed, so many trials are to come."""
-        self._points, self._wanted = points, wanted
-        self._say(f"{points} points are passed; {wanted} trials")
+    def begin(self, wanted: int) -> None:
+        """The undisturbed runs are over: so many trials are to come."""
+        self._wanted = wanted
+        self._say(f"{wanted} trials")
 
     def add(self, result: Result) -> None:
         """Count a result; what must not be is told at once."""
@@ -49,14 +49,14 @@ class Tally:
     def show(self) -> None:
         """Print one row a kind of fault, and all again that must not be."""
         table = Table("what happens", "tried", *map(str, WORDS), "late", "unclear")
-        for kind in dict.fromkeys(result.plan.action for result in self.results):
-            table.add_row(*map(str, (kind, *_row([found for found in self.results if found.plan.action == kind]))))
+        for kind in dict.fromkeys(result.what for result in self.results):
+            table.add_row(*map(str, (kind, *_row([found for found in self.results if found.what == kind]))))
         for sentence in [*map(_told, self.bad), *self.troubles]:
             self._console.print(sentence)
         self._console.print(table)
         missed = sum(result.verdict is Verdict.MISSED for result in self.results)
         self._say(
-            f"{len(self.results) - missed} trials at {self._points} points;"
+            f"{len(self.results) - missed} trials at {len({result.plan.point for result in self.results})} points;"
             f" {missed} more came to nothing, {self._wanted - len(self.results)} were not begun"
         )
 
@@ -68,7 +68,7 @@ def _told(result: Result) -> str:
     plan = result.plan
     words = [str(result.verdict), *["late"] * result.late, *["unclear"] * result.unclear]
     return (
-        f"{result.action}: {plan.action} {plan.side} {plan.point} in {plan.role}: {', '.join(words)}\n"
+        f"{result.action}: {result.what} {plan.side} {plan.point} in {plan.role}: {', '.join(words)}\n"
         f"         said: {result.said[-500:]}\n         {result.why[:900]}"
     )
 

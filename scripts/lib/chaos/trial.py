@@ -47,6 +47,7 @@ class Result:
     plan: Plan
     verdict: Verdict
     seconds: float
+    kind: str = ""
     said: str = ""
     why: str = ""
     late: bool = False
@@ -56,6 +57,11 @@ class Result:
     def bad(self) -> bool:
         """Whether it is one that must not be."""
         return self.verdict in (Verdict.LOST, Verdict.LEAKED) or self.late or self.unclear
+
+    @property
+    def what(self) -> str:
+        """What was done to the system, as the table has it."""
+        return self.kind or self.plan.action
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,20 @@ def attempt(cloud: Cloud, action: Action, plan: Plan) -> Result:
         disarm(faults)
     if not met:
         return Result(action.id, plan, Verdict.MISSED, time.monotonic() - started)
+    return judged(cloud, action, plan, expected, first, started)
+
+
+def judged(
+    cloud: Cloud, action: Action, plan: Plan, expected: State, first: Said, started: float, kind: str = ""
+) -> Result:
+    """Repeat the action, and say what became of it."""
     verdict, why = _after(cloud, action, expected, first)
     return Result(
         action.id,
         plan,
         verdict,
         time.monotonic() - started,
+        kind=kind,
         said=first.stderr.strip(),
         why=why,
         late=first.status is None,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import Queue
 
+from scripts.lib.chaos.scenarios import BY_KIND, live_through
 from scripts.lib.chaos.trial import LIMITS, Result, Verdict, attempt
 from tests.recorded.cloud import Cloud
 from tests.recorded.passing import Pass, passed
@@ -44,7 +47,15 @@ class Try:
     plan: Plan
 
 
-Job = Trace | Try
+@dataclass(frozen=True)
+class Live:
+    """Live through a scenario with a row."""
+
+    action: str
+    kind: str
+
+
+Job = Trace | Try | Live
 Answer = Traced | Result
 
 
@@ -60,15 +71,18 @@ class Worker:
         try:
             if isinstance(job, Trace):
                 return Traced(job.action, tuple(passed(self.sandboxes.cloud(), action)))
-            return self._try(action, job.plan)
+            if isinstance(job, Live):
+                scenario = BY_KIND[job.kind]
+                return self._judged(action, Plan("", "delay"), partial(live_through, scenario=scenario), job.kind)
+            return self._judged(action, job.plan, partial(attempt, plan=job.plan))
         finally:
             self._reset()
 
-    def _try(self, action: Action, plan: Plan) -> Result:
+    def _judged(self, action: Action, plan: Plan, trial: Callable[[Cloud, Action], Result], kind: str = "") -> Result:
         try:
-            result = attempt(self.sandboxes.cloud(), action, plan)
+            result = trial(self.sandboxes.cloud(), action)
         except Exception as error:  # noqa: BLE001 - one trial is not to end the others
-            result = Result(action.id, plan, Verdict.LOST, 0.0, why=f"the trial broke off: {error!r}")
+            result = Result(action.id, plan, Verdict.LOST, 0.0, kind, why=f"the trial broke off: {error!r}")
         if result.bad:
             keep_logs(self.sandboxes.cloud(), result)
         return result
@@ -83,7 +97,7 @@ class Worker:
 def keep_logs(cloud: Cloud, result: Result) -> None:
     """Copy the ends of the roles' logs beside the result, where CHAOS_LOGS names a directory."""
     if directory := os.environ.get("CHAOS_LOGS"):
-        name = f"{result.action}-{result.plan.action}-{result.plan.side}-{result.plan.point}".replace("/", ":")
+        name = f"{result.action}-{result.what}-{result.plan.side}-{result.plan.point}".replace("/", ":")
         with open(f"{directory}/{name}", "w") as kept:
             kept.write(f"{result}\n")
             for role in ("frontend", "nas1", "node1", "node2"):

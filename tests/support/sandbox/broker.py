@@ -42,6 +42,14 @@ def start_broker(place: Place) -> dict[str, str]:
     return urls | {"frontend": urls["frontend"].replace(f"@{place.address()}:", "@127.0.0.1:")}
 
 
+def restart_broker(place: Place) -> None:
+    """Start the node again after it was killed; returns when it answers. Its users and their permissions are still there."""
+    epmd = next(process.pid for process in members(place) if process.name == "epmd")
+    node = [sys.executable, "-m", "tests.support.broker", "again", place.path("broker")]
+    run("nsenter", "-t", str(epmd), "-m", "sh", "-c", 'cd "$0" && exec "$@"', CHECKOUT, *node, timeout_s=75)
+    keep_pid(place, "broker", _erlang(place))
+
+
 def _erlang(place: Place) -> int:
     """The process that is the broker; what was started is a script that waits for it."""
     return next(process.pid for process in members(place) if process.name == "beam.smp")
