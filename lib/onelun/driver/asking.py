@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _R = TypeVar("_R", bound=Reply)
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 2.0
+# An agent that is restarted is back by then, also one that has many volumes to look at.
+_RESTART_S = 30.0
 
 
 class Asker(Protocol):
@@ -74,9 +76,9 @@ class Asking:
     ) -> _R:
         """The reply of `node`, of that kind. `anew` asks for new work even when the action is begun again.
 
-        An agent that restarted in the middle has undone the work and is asked anew, until the action's deadline; a busy
-        one is asked again for as long as it may take to accept a request, one that is not there for `absent_s`. Everything
-        else is raised as it comes.
+        An agent that restarted in the middle has undone the work and is asked anew, until the action's deadline; it may be away
+        for 30 s meanwhile. A busy one is asked again for as long as it may take to accept a request, one that is not there
+        for `absent_s`. Everything else is raised as it comes.
         """
         deadline = self.deadline if within_s is None else self.deadline.earlier(within_s)
         limits: dict[type[Exception], Deadline] = {
@@ -94,6 +96,9 @@ class Asking:
                     node, request, deadline=deadline, id=self._id(what, attempt), on_progress=self._on_progress
                 )
             except (Busy, Interrupted, Cancelled, Unreachable) as error:
+                if isinstance(error, Interrupted):
+                    # It said that it is restarted, so it will be back.
+                    limits[Unreachable] = deadline.earlier(max(absent_s, _RESTART_S))
                 if not self._may_repeat(error, attempt, limits, delay):
                     raise
                 log.info("again node=%s action=%s attempt=%s reason=%s", node, name_of(type(request)), attempt, error)

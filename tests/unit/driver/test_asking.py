@@ -86,6 +86,14 @@ async def test_everything_else_is_raised_as_it_comes(error: OnelunError) -> None
     assert len(recorder.ids) == 1
 
 
+async def test_an_agent_that_is_restarted_may_be_away_meanwhile() -> None:
+    recorder = Recorder(Interrupted("stopped"), Unreachable("nobody there"), Unreachable("nobody there"))
+
+    await asking(recorder).ask("nas1", m.UnmapZvol(zvol="a"), m.ZvolUnmapped)
+
+    assert len(set(recorder.ids)) == 4
+
+
 async def test_what_the_frontend_before_gave_up_is_asked_anew() -> None:
     recorder = Recorder(Cancelled("the caller gave it up"))
 
