@@ -85,7 +85,17 @@ def _lose_catalogue(spoil: Callable[[str], None]) -> Callable[[Place], None]:
 
 
 def _truncate(path: str) -> None:
+    """Lose the end of the file: what is in the log of changes, an older catalogue is left."""
     os.truncate(path, os.path.getsize(path) // 3)
+
+
+def _damage(path: str) -> None:
+    """Leave no page as it was."""
+    if path.endswith(".sqlite"):
+        with open(path, "r+b") as file:
+            file.write(b"damaged " * 512)
+    else:
+        os.unlink(path)
 
 
 SCENARIOS = (
@@ -101,6 +111,7 @@ SCENARIOS = (
     Scenario("tgtd is killed, and starts again", lambda place: revive(place, "tgtd")),
     Scenario("the catalogue is lost", _lose_catalogue(os.unlink)),
     Scenario("the catalogue is cut off", _lose_catalogue(_truncate)),
+    Scenario("the catalogue is damaged", _lose_catalogue(_damage)),
 )
 BY_KIND = {scenario.kind: scenario for scenario in SCENARIOS}
 
