@@ -47,6 +47,9 @@ def _plans(passes: Iterable[Pass], faults: Iterable[Fault]) -> Iterator[Plan]:
     for fault in faults:
         first: set[str] = set()
         for role, point in passes:
+            # All of an action is no step that could fail or hang by itself; what it does has its own points.
+            if point == "frontend.server/action" and fault != "die":
+                continue
             if fault in _OF_MESSAGES and (not point.startswith("rpc.") or "/journal-" in point):
                 continue
             sides: tuple[Side, ...] = ("after",) if fault == "die" and role in first else ("before", "after")

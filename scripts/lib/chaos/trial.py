@@ -97,7 +97,7 @@ def judged(
     cloud: Cloud, action: Action, plan: Plan, expected: State, first: Said, started: float, kind: str = ""
 ) -> Result:
     """Repeat the action, and say what became of it."""
-    verdict, why = _after(cloud, action, expected, first)
+    verdict, why = repeated(cloud, action, expected, first)
     return Result(
         action.id,
         plan,
@@ -141,7 +141,7 @@ def revive(place: Place, role: str) -> None:
     restart(place, role)
 
 
-def _after(cloud: Cloud, action: Action, expected: State, first: Said) -> tuple[Verdict, str]:
+def repeated(cloud: Cloud, action: Action, expected: State, first: Said) -> tuple[Verdict, str]:
     """Repeat the action, and judge what is there by what should be."""
     end = time.monotonic() + RECONCILE_S
     good = Verdict.SURVIVED if first.status == 0 else Verdict.REPEATED
