@@ -127,9 +127,14 @@ class FilePool:
                 self._show(root, entry.directory, name)
             else:
                 self.tree.write(root, holder, trashed_at=time.time())
-                exchange(entry.directory, name, dir_fd=root)
-                os.fsync(root)
-                self.tree.move(root, entry.directory, TRASH + holder.volume.uuid)
+                try:
+                    exchange(entry.directory, name, dir_fd=root)
+                    os.fsync(root)
+                finally:
+                    # Whatever was told: once the name leads to the new volume, a repeat finds nothing left to be done here.
+                    shown = self.tree.visible(root, name)
+                    if shown is not None and shown.volume.uuid == uuid:
+                        self.tree.move(root, entry.directory, TRASH + holder.volume.uuid)
             return ready
 
     def record(self, name: str, uuid: str, change: Change) -> Volume:

@@ -486,3 +486,22 @@ def test_only_names_of_ours_are_taken_for_volumes(pool, path):
 
     assert pool.volumes() == []
     assert len(list(path.glob(".*/data"))) == 4
+
+
+def test_a_replaced_volume_goes_to_the_trash_also_when_the_disk_fails_right_after(pool, path, monkeypatch):
+    old, uuid = ready(pool, "one-7"), new()
+    pool.create("one-7", uuid, MIB, PLAIN)
+    fsync = os.fsync
+
+    def failing(file):
+        # From the exchange on the name has the new volume.
+        if os.stat(path / "one-7" / "data").st_ino == new_inode and os.path.samestat(os.fstat(file), os.stat(path)):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(file)
+
+    new_inode = os.stat(path / f".new-{uuid}" / "data").st_ino
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(CommandFailed):
+        pool.publish(uuid, old.uuid)
+
+    assert sorted(name for name in os.listdir(path) if name.startswith((".new-", ".trash-"))) == [f".trash-{old.uuid}"]
