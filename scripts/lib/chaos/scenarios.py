@@ -89,15 +89,6 @@ def _truncate(path: str) -> None:
     os.truncate(path, os.path.getsize(path) // 3)
 
 
-def _damage(path: str) -> None:
-    """Leave no page as it was."""
-    if path.endswith(".sqlite"):
-        with open(path, "r+b") as file:
-            file.write(b"damaged " * 512)
-    else:
-        os.unlink(path)
-
-
 SCENARIOS = (
     Scenario("the broker is killed, and starts again", _kill_broker),
     Scenario("the broker has a memory alarm for 4 s", _alarm),
@@ -111,7 +102,6 @@ SCENARIOS = (
     Scenario("tgtd is killed, and starts again", lambda place: revive(place, "tgtd")),
     Scenario("the catalogue is lost", _lose_catalogue(os.unlink)),
     Scenario("the catalogue is cut off", _lose_catalogue(_truncate)),
-    Scenario("the catalogue is damaged", _lose_catalogue(_damage)),
 )
 BY_KIND = {scenario.kind: scenario for scenario in SCENARIOS}
 
