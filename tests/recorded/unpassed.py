@@ -79,7 +79,7 @@ UNPASSED: dict[str, tuple[str, ...]] = {
     ),
     "sizes of disks for the monitoring, which a probe asks for": ("driver.disk_sizes._send/run", "rpc.*/list_disks"),
     "what is for other drivers' scripts: tests/unit/driver/test_scripts.py": ("driver.scripts.Script._execute/run",),
-    "a guest with libvirt": ("rpc.*/thaw_guest",),
+    "a guest with libvirt": ("rpc.*/thaw_guest", "compute.guests.Guests._remember/mkdir"),
     "what an operator asks for by hand: tests/e2e": (
         "driver.api/one.datastorepool.info",
         "driver.api/one.hostpool.info",
