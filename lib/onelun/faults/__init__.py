@@ -1,1 +1,1 @@
-"""Faults on demand, for tests alone: named points around every external step (decision 0015). Nobody imports it otherwise."""
+"""Faults on demand, for tests alone: named points around every external step (decision 0017). Nobody imports it otherwise."""
