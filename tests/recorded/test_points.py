@@ -25,12 +25,23 @@ def passes() -> Iterator[set[str]]:
     sandboxes = Sandboxes(LIMITS, faults=True)
     found: set[str] = set()
     try:
-        for action in ACTIONS:
-            found |= {point for _, point in passed(sandboxes.cloud(), action)}
-            sandboxes.cloud().reset()
+        # Some steps are taken only when agents meet in a certain moment: what no action has come to is tried once more.
+        for _ in range(2):
+            for action in ACTIONS:
+                found |= {point for _, point in passed(sandboxes.cloud(), action)}
+                sandboxes.cloud().reset()
+            if not unpassed(found):
+                break
         yield found
     finally:
         sandboxes.end()
+
+
+def unpassed(passes: set[str]) -> list[str]:
+    """The points of the list that none of `passes` is and for which no reason is known."""
+    known = [pattern for patterns in UNPASSED.values() for pattern in patterns]
+    names = {point.name for point in points()} - passes
+    return sorted(name for name in names if not any(fnmatchcase(name, pattern) for pattern in known))
 
 
 def test_every_step_that_is_taken_is_on_the_list(passes: set[str]) -> None:
@@ -38,11 +49,7 @@ def test_every_step_that_is_taken_is_on_the_list(passes: set[str]) -> None:
 
 
 def test_every_point_of_the_list_is_passed_or_it_is_known_why_not(passes: set[str]) -> None:
-    known = [pattern for patterns in UNPASSED.values() for pattern in patterns]
-
-    unpassed = {point.name for point in points()} - passes
-
-    assert sorted(name for name in unpassed if not any(fnmatchcase(name, pattern) for pattern in known)) == []
+    assert unpassed(passes) == []
 
 
 def test_what_is_known_not_to_be_passed_is_on_the_list(passes: set[str]) -> None:
