@@ -335,6 +335,7 @@ migration() {
 	reconcile 3
 	[ "$(grep -c -- '-- wait: its grace period ends in' <<<"$output")" = 4 ]
 	reconcile 3 --apply
+	printf '%s\n' "$output" "$stderr"
 	[ "$(exported)" = '' ]
 	[ -e "$(volume_file one-3-0-0)" ]
 	sed -i 's/^grace_s = 3600/grace_s = 0/' "$(config)"

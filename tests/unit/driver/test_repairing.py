@@ -14,7 +14,7 @@ from onelun.config import Limits
 from onelun.driver.api import Api
 from onelun.driver.reconcile.repairing import Repairing
 from onelun.driver.registered import Registered
-from onelun.errors import Conflict, Rejected, Unreachable
+from onelun.errors import Busy, Conflict, Rejected, Unreachable
 from onelun.model import Kind, Owner
 from onelun.rpc.message import Settle, Settled, TrashZvol, UnmapZvol, ZvolTrashed, ZvolUnmapped
 
@@ -132,6 +132,39 @@ async def test_who_has_a_volume_lets_go_before_it_goes_to_the_trash(front):
 
     assert [type(asked) for asked in front.nas.asked] == [UnmapZvol, TrashZvol]
     assert report.left == ()
+
+
+async def test_a_repair_that_somebody_is_in_the_way_of_is_tried_once_more(front, monkeypatch):
+    front.orphan()
+    front.cloud.attach("one-1-9-0", "node2", 9, 0)
+    ask = front.nas.ask
+
+    async def busy_at_first(node, request, **options):
+        if not front.nas.asked:
+            front.nas.asked.append(request)
+            raise Busy("/dev/loop0 was opened while it was being disconnected")
+        return await ask(node, request, **options)
+
+    monkeypatch.setattr(front.nas, "ask", busy_at_first)
+
+    report = await front.repairing.apply(at_most=10, images=False)
+
+    assert [type(asked) for asked in front.nas.asked] == [UnmapZvol, UnmapZvol, TrashZvol]
+    assert [each.failed for each in report.tried] == [None, None]
+    assert report.left == ()
+
+
+async def test_a_repair_that_is_refused_twice_is_left_and_keeps_no_other_waiting(front):
+    front.orphan(9)
+    front.orphan(10)
+    front.cloud.attach("one-1-9-0", "node2", 9, 0)
+    front.nas.refuses[UnmapZvol] = Busy("/dev/loop0 is in use: process 7 (qemu)")
+
+    report = await front.repairing.apply(at_most=10, images=False)
+
+    assert [type(asked) for asked in front.nas.asked[:3]] == [UnmapZvol, UnmapZvol, TrashZvol]
+    assert "/dev/loop0 is in use: process 7 (qemu)" in [each.failed for each in report.tried]
+    assert "one-1-10-0" not in front.cloud.volumes
 
 
 async def test_a_vm_that_oned_tells_otherwise_by_now_keeps_its_volume(front):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -20,8 +21,9 @@ from onelun.rpc.message import Settled, ZvolTrashed
 
 log = logging.getLogger(__name__)
 
-# What was in the way of a repair may be what another one ends.
-_PASSES = 3
+# What was in the way of a repair may be what another one ends, or somebody's work of a moment: each is tried twice.
+_PASSES = 4
+_TRIES = 2
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -73,8 +75,9 @@ class Repairing:
                 f" then say --at-most {len(going)}; nothing was repaired"
             )
         tried: dict[tuple[str, str, str], Outcome] = {}
+        tries: Counter[tuple[str, str, str]] = Counter()
         for _ in range(_PASSES):
-            doing = [each for each in found if _may(each, images=images) and each.key not in tried]
+            doing = [each for each in found if _may(each, images=images) and tries[each.key] < _TRIES]
             # What takes a volume away waits until everybody has let go, and for the number that was agreed to.
             doing = [each for each in doing if each.type not in REMOVALS] or [
                 each for each in doing if each.key in going
@@ -82,7 +85,8 @@ class Repairing:
             if not doing:
                 break
             for difference in doing:
-                tried[difference.key] = await self._repair(difference, view)
+                tried[difference.key] = outcome = await self._repair(difference, view)
+                tries[difference.key] += 1 if outcome.failed else _TRIES
             view, found = await self.look()
         return Report(view, tuple(tried.values()), tuple(found))
 
