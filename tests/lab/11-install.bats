@@ -21,6 +21,8 @@ setup_file() {
 			useradd -u 9869 -g 9869 -d /var/lib/one -M oneadmin
 			install -d -o oneadmin -g oneadmin /var/lib/one /var/lib/one/datastores /var/lib/one/datastores/103'
 	done
+	# The name of a machine, as Debian's installer writes it.
+	expects 0 one sh -ec 'echo "127.0.1.1 one.example.org one" >>/etc/hosts'
 	opennebula install
 	for host in one nas1 node1 node2; do traces "$host" >"$BATS_FILE_TMPDIR/before.$host"; done
 }

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid as uuids
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -172,7 +173,8 @@ class TgtLab(Lab):
         """The daemon reads a device's size only when its LUN is made; a session goes on with the new one."""
         super().grow(export, size)
         lun = ("--mode", "logicalunit", "--tid", str(self._tids[export.iqn]), "--lun", "1")
-        self._admin(*lun, "--op", "delete")
+        # udev looks at the host's device after each writer has closed it, and tgtd keeps a LUN that it has a command for.
+        self._admin(*lun, "--op", "delete", while_it_says="still active")
         self._make_lun(self.targets[export.iqn])
 
     def sessions(self) -> str:
@@ -193,11 +195,17 @@ class TgtLab(Lab):
     def _delete(self, iqn: str) -> None:
         self._admin("--mode", "target", "--op", "delete", "--force", "--tid", str(self._tids.pop(iqn)))
 
-    def _admin(self, *args: str) -> str:
+    def _admin(self, *args: str, while_it_says: str | None = None) -> str:
+        """What tgtadm prints; asked again for 10 s while it refuses in those words."""
         argv = ["tgtadm", "--lld", "iscsi", *args]
-        done = subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=10, check=False)
-        assert done.returncode == 0, f"{argv}: {done.stderr}"
-        return done.stdout
+        until = time.monotonic() + 10
+        while True:
+            done = subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=10, check=False)
+            if done.returncode == 0:
+                return done.stdout
+            late = while_it_says is None or while_it_says not in done.stderr or time.monotonic() > until
+            assert not late, f"{argv}: {done.stderr}"
+            time.sleep(0.05)
 
 
 @contextmanager
