@@ -230,11 +230,11 @@ migration() {
 @test "what is in use on a host is not taken from it, and what the host says is told" {
 	is "${IMAGES[@]}" '0 vm-0.lcm-4 3 host01 1:- STIME=1'
 	# shellcheck disable=SC2016 # the shell over there
-	on node1 sh -c 'exec 8<>"$1"; exec sleep 60' - "$DIR/disk.1" 3>&- &
+	on node1 sh -c 'echo $$ >"$2"; exec 8<>"$1"; exec sleep 60' - "$DIR/disk.1" "$BATS_TEST_TMPDIR/user" 3>&- &
 	local user=$!
 	differs 1 'orphan attachment' one-4
 	stays 'failed: orphan attachment nas1/tank/one-4 on node1: .*(open|in use)'
-	kill "$user"
+	kill "$(cat "$BATS_TEST_TMPDIR/user")"
 	wait "$user" || true
 
 	is "${IMAGES[@]}" "$VM"
