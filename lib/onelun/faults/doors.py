@@ -17,9 +17,15 @@ ELSEWHERE: tuple[str, ...] = (
     "rpc.setup",
     "nas.backends.memory",
     "nas.exporters.memory",
+    "compute.connectors.memory",
+    "compute.flush",
+    "compute.pour",
+    "driver.fetch",
+    "nas.exporters.lio.worker",
+    "nas.exporters.lio.configfs",
+    "nas.exporters.lio.targets",
+    "nas.exporters.lio.backstores",
 )
-ELSEWHERE += ("compute.connectors.memory", "compute.flush", "compute.pour", "driver.fetch", "nas.exporters.lio.worker")
-ELSEWHERE += ("nas.exporters.lio.configfs", "nas.exporters.lio.targets", "nas.exporters.lio.backstores")
 
 # Calls of these change a file, a directory or a device, or make a change durable.
 OS: tuple[str, ...] = (
@@ -34,8 +40,11 @@ OS: tuple[str, ...] = (
     "fsync",
     "fdatasync",
     "ftruncate",
+    "pwrite",
+    "copy_file_range",
+    "fchmod",
+    "chown",
 )
-OS += ("pwrite", "copy_file_range", "fchmod", "chown")
 # Of nas.backends.file.copying, and called by their names alone.
 BY_NAME = ("rename_new", "exchange", "allocate")
 CATALOGUE = ("put", "drop", "change", "set_meta")

@@ -80,7 +80,7 @@ def _missing(view: View, there: dict[Source, StockVolume], source: Source, whose
 def _no_volume(what: str, whose: str, trashed: StockVolume | None) -> Difference:
     todo = "nothing can be repaired: restore it from a backup, or delete it in OpenNebula"
     if trashed is not None:
-        todo = f"its volume {trashed.uuid} is in the pool's trash: docs/operations.md says how to have it back"
+        todo = f"its volume {trashed.uuid} is in the pool's trash: docs/reconcile.md says how to have it back"
     return Difference(type=Type.NO_VOLUME, what=what, why=f"oned has {whose}, and no pool has its volume", todo=todo)
 
 
