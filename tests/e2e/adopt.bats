@@ -33,7 +33,7 @@ sum_on() { on "$1" dd if="$2" bs=1M iflag=direct status=none | sha256sum; }
 	local open=$ONELUN_SANDBOX/open
 	on nas1 sh -c "exec 3<'$POOL/Legacy.img'; echo >'$open'; while [ -e '$open' ]; do sleep 0.1; done" 3>&- &
 	local holder=$!
-	eventually 5 test -e "$open"
+	eventually 120 test -e "$open"
 	run -1 onelun frontend adopt nas1/tank/Legacy.img --as old
 	[ "$output" = "Error: Legacy.img is open: a process, a target or a mount has it" ]
 	rm "$open"

@@ -199,9 +199,9 @@ holds() {
 	write 0 0 1
 
 	# shellcheck disable=SC2016 # the holder's own shell tells its number
-	on node1 sh -c 'exec 3<>"$1" && echo $$ >"$2" && exec sleep 60' sh "$DIR/disk.0" "$BATS_TEST_TMPDIR/holder" &
+	on node1 sh -c 'exec 3<>"$1" && echo $$ >"$2" && exec sleep 600' sh "$DIR/disk.0" "$BATS_TEST_TMPDIR/holder" &
 	local holder=$! before
-	eventually 10 test -s "$BATS_TEST_TMPDIR/holder"
+	eventually 120 test -s "$BATS_TEST_TMPDIR/holder"
 	before=$(sum 0)
 	restore 1
 	# Above it is its debug log.
@@ -228,7 +228,7 @@ oned() {
 	PYTHONPATH=$CHECKOUT:$CHECKOUT/lib "$CHECKOUT/.venv/bin/python" -m tests.support.oned "$BATS_TEST_TMPDIR" \
 		>"$BATS_TEST_TMPDIR/oned.url" 3>&- &
 	printf '%s\n' $! >"$BATS_TEST_TMPDIR/oned.pid"
-	eventually 10 test -s "$BATS_TEST_TMPDIR/oned.url"
+	eventually 120 test -s "$BATS_TEST_TMPDIR/oned.url"
 	sed -e "/^staging/d; /^\[frontend\]/a staging = \"/var/tmp\"\nremotes = \"$BATS_TEST_TMPDIR/remotes\"\napi = \"$(cat "$BATS_TEST_TMPDIR/oned.url")\"\napi_auth = \"$BATS_TEST_TMPDIR/one_auth\"" \
 		"$ONELUN_SANDBOX/etc/frontend.toml" >"$BATS_TEST_TMPDIR/onelun.toml"
 	chmod 600 "$BATS_TEST_TMPDIR/onelun.toml"

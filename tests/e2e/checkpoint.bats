@@ -69,7 +69,7 @@ restored() { on "$1" rm "$DIR/checkpoint"; }
 @test "the agent of the host is killed while it stores: the action or its repeat ends well" {
 	save node1
 	mv_in_background "host01:$DIR" "frontend:$DIR"
-	eventually 20 test -e "$(volume_file $VOLUME)"
+	eventually 120 test -e "$(volume_file $VOLUME)"
 	kill -9 "$(pid_of node1)"
 	restart node1
 	wait "$BACKGROUND" || tm 0 mv "host01:$DIR" "frontend:$DIR" 70 103
@@ -81,11 +81,13 @@ restored() { on "$1" rm "$DIR/checkpoint"; }
 
 @test "the script is killed while the other host fetches: nothing is lost, and the repeat ends well" {
 	mv_in_background "host01:$DIR" "host02:$DIR"
-	eventually 20 on node2 test -e "$DIR/checkpoint.volume"
+	# It is there for a moment.
+	# shellcheck disable=SC2016 # the shell over there
+	on node2 timeout 120 sh -c 'until [ -e "$0" ]; do sleep 0.01; done' "$DIR/checkpoint.volume"
 	kill -9 "$BACKGROUND"
 	wait "$BACKGROUND" || true
 
-	eventually 60 tm 0 mv "host01:$DIR" "host02:$DIR" 70 103
+	eventually 120 tm 0 mv "host01:$DIR" "host02:$DIR" 70 103
 	saved node2
 	clean
 }

@@ -57,7 +57,7 @@ bytes_on() { on "$1" blockdev --getsize64 "$2"; }
 	local dir=$DIRECTORY/50
 	on node1 sh -c "exec 3<>$dir/disk.0; echo open >$ONELUN_SANDBOX/open; while [ -e $ONELUN_SANDBOX/open ]; do sleep 0.1; done" 3>&- &
 	local holder=$!
-	eventually 5 test -e "$ONELUN_SANDBOX/open"
+	eventually 120 test -e "$ONELUN_SANDBOX/open"
 
 	tm 1 resize "host01:$dir/disk.0" 128 50 102
 	one_sentence "one-20 is open on node1.*power the VM off and resize the disk while it is off"
@@ -155,17 +155,26 @@ volatile() {
 	one_sentence "from which no image may be registered"
 }
 
+# until_copying: return as soon as a copy into the other pool is under way, which it is for a moment.
+until_copying() {
+	local end=$((SECONDS + 120))
+	until compgen -G "$ONELUN_SANDBOX/hosts/nas1/spare/.new-*"; do
+		((SECONDS < end)) || return 1
+		sleep 0.01
+	done
+}
+
 @test "a copy that is killed in the middle leaves nothing on either side, and a repeat succeeds" {
 	ds 0 mkfs 40 256
 	dd if=/dev/urandom of="$(volume_file one-40)" bs=1M count=200 conv=notrunc status=none
 	document 41 256 PATH=nas1/tank/one-40 POOLS=nas1/spare | base64 -w0 >"$BATS_TEST_TMPDIR/stdin"
 	"$CHECKOUT/datastore/onelun/clone" 41 <"$BATS_TEST_TMPDIR/stdin" &
 	local stub=$!
-	eventually 10 compgen -G "$ONELUN_SANDBOX/hosts/nas1/spare/.new-*"
+	until_copying
 	kill -TERM "$stub"
 	if wait "$stub"; then return 1; fi
 
-	eventually 10 sh -c "! ls -d $ONELUN_SANDBOX/hosts/nas1/*/.new-*"
+	eventually 120 sh -c "! ls -d $ONELUN_SANDBOX/hosts/nas1/*/.new-*"
 	[ ! -e "$(volume_file nas1/spare/one-41)" ]
 
 	ds 0 clone 41 256 PATH=nas1/tank/one-40 POOLS=nas1/spare
@@ -175,7 +184,7 @@ volatile() {
 @test "a copy outlives the NAS agent that it is made with" {
 	"$CHECKOUT/datastore/onelun/clone" 42 < <(document 42 256 PATH=nas1/tank/one-40 POOLS=nas1/spare | base64 -w0) >"$BATS_TEST_TMPDIR/said" &
 	local stub=$!
-	eventually 10 compgen -G "$ONELUN_SANDBOX/hosts/nas1/spare/.new-*"
+	until_copying
 	kill -KILL "$(pid_of nas1)"
 	sleep 1
 	restart nas1
@@ -183,7 +192,7 @@ volatile() {
 	wait "$stub"
 	[ "$(cat "$BATS_TEST_TMPDIR/said")" = "nas1/spare/one-42 raw" ]
 	cmp "$(volume_file one-40)" "$(volume_file nas1/spare/one-42)"
-	eventually 10 sh -c "! ls -d $ONELUN_SANDBOX/hosts/nas1/*/.new-*"
+	eventually 120 sh -c "! ls -d $ONELUN_SANDBOX/hosts/nas1/*/.new-*"
 }
 
 @test "nothing is connected on any host and no target is exported when all is removed" {

@@ -8,9 +8,8 @@ teardown_file() { sandbox_down; }
 
 # fill: leave 32 MiB in the pool as soon as an image is being written there.
 fill() {
-	eventually 30 on nas1 sh -c "ls -d '$POOL'/.new-*/data"
-	# shellcheck disable=SC2016 # the pool's own shell counts
-	on nas1 sh -c 'cd "$1" && fallocate -l $(($(df -B1 --output=avail . | tail -n 1) - 33554432)) filler' sh "$POOL"
+	# shellcheck disable=SC2016 # the pool's own shell looks and counts
+	on nas1 timeout 120 sh -c 'cd "$1" && until ls -d .new-*/data 2>/dev/null; do sleep 0.01; done && fallocate -l $(($(df -B1 --output=avail . | tail -n 1) - 33554432)) filler' sh "$POOL"
 }
 
 @test "an image that does not fit after all leaves nothing, and arrives when there is room" {

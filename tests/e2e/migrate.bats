@@ -119,8 +119,10 @@ bare() {
 }
 
 @test "a host without an agent is told in one sentence, and the VM goes on" {
-	kill "$(pid_of node1)"
-	eventually 10 bash -c "! kill -0 $(pid_of node1)"
+	local agent
+	agent=$(pid_of node1)
+	kill "$agent"
+	eventually 60 gone "$agent"
 
 	migration 1 premigrate host02 host01
 	one_sentence "cannot prepare a live migration from host02: .*node1"

@@ -12,7 +12,7 @@ oned_up() {
 	PYTHONPATH=$CHECKOUT:$CHECKOUT/lib "$CHECKOUT/.venv/bin/python" -m tests.support.oned_process "$ONELUN_SANDBOX/vms" \
 		>"$BATS_FILE_TMPDIR/oned" 2>"$BATS_FILE_TMPDIR/oned.log" 3>&- &
 	echo $! >"$BATS_FILE_TMPDIR/oned.pid"
-	BATS_TEST_TMPDIR=$BATS_FILE_TMPDIR eventually 20 grep -q . "$BATS_FILE_TMPDIR/oned"
+	BATS_TEST_TMPDIR=$BATS_FILE_TMPDIR eventually 120 grep -q . "$BATS_FILE_TMPDIR/oned"
 	local url session auth=$ONELUN_SANDBOX/frontend/one_auth
 	read -r url session <"$BATS_FILE_TMPDIR/oned"
 	echo "$session" >"$auth"
@@ -22,7 +22,11 @@ oned_up() {
 	restart frontend
 }
 
-oned_down() { kill "$(cat "$BATS_FILE_TMPDIR/oned.pid")"; }
+# oned_down: it ends, and nobody listens any more.
+oned_down() {
+	kill "$(cat "$BATS_FILE_TMPDIR/oned.pid")"
+	BATS_TEST_TMPDIR=$BATS_FILE_TMPDIR eventually 60 gone "$(cat "$BATS_FILE_TMPDIR/oned.pid")"
+}
 
 # images ID...: made by mkfs, of 64 MiB.
 images() {

@@ -64,8 +64,10 @@ VOLUMES='one-3-0-0 one-3-0-5 one-4 one-8 one-vm-0-2 one-vm-0-3'
 }
 
 @test "a host that is lost is fenced when its VM is taken to another one" {
-	kill "$(pid_of node1)"
-	eventually 10 bash -c "! kill -0 $(pid_of node1) 2>/dev/null"
+	local agent
+	agent=$(pid_of node1)
+	kill "$agent"
+	eventually 60 gone "$agent"
 	is '0 vm-0.lcm-4 60 host02'
 
 	walk vm0-transfer.7.migrate
@@ -74,7 +76,7 @@ VOLUMES='one-3-0-0 one-3-0-5 one-4 one-8 one-vm-0-2 one-vm-0-3'
 	[ "$(disks node2)" = "$ALL" ]
 	[ "$(sum node2 1)" = "$(cat "$BATS_FILE_TMPDIR/sum")" ]
 	restart node1
-	eventually 30 bash -c "[ -z \"\$($ONELUN_NODE1 find /dev/onelun -type l)\" ]"
+	eventually 120 bash -c "[ -z \"\$($ONELUN_NODE1 find /dev/onelun -type l)\" ]"
 	on node1 rm -rf "$DIR"
 	is '0 vm-0.lcm-4 43 host01'
 	walk vm0-transfer.8.migrate
@@ -149,8 +151,10 @@ second() { walk vm0-transfer.0.prolog "4,\$d; s#/103/0/#/103/2/#; s#\(.*\) 0 #\1
 	is '2 vm-0.lcm-4 1 host01'
 	second host01
 	[ "$(disks node1)" = '0=one-3-2-0 1=one-4 2=one-vm-2-2' ]
-	kill "$(pid_of node1)"
-	eventually 10 bash -c "! kill -0 $(pid_of node1) 2>/dev/null"
+	local agent
+	agent=$(pid_of node1)
+	kill "$agent"
+	eventually 60 gone "$agent"
 	is '2 vm-0.lcm-4 23 host01'
 
 	walk vm2-transfer.0.delete
@@ -160,7 +164,7 @@ second() { walk vm0-transfer.0.prolog "4,\$d; s#/103/0/#/103/2/#; s#\(.*\) 0 #\1
 	[ ! -e "$(volume_file one-vm-2-2)" ]
 	[ -e "$(volume_file one-4)" ]
 	restart node1
-	eventually 30 bash -c "[ -z \"\$($ONELUN_NODE1 find /dev/onelun -type l)\" ]"
+	eventually 120 bash -c "[ -z \"\$($ONELUN_NODE1 find /dev/onelun -type l)\" ]"
 	on node1 rm -rf "$DIR"
 }
 

@@ -35,7 +35,7 @@ setup() {
 
 # again NAME: kill it, and start it again.
 again() {
-	kill -9 "$(pid_of "$1")"
+	kill_role "$1"
 	restart "$1"
 }
 
@@ -43,7 +43,7 @@ again() {
 reconcile() {
 	local expected=$1
 	shift
-	run --separate-stderr -"$expected" timeout 120 onelun reconcile "$@"
+	run --separate-stderr -"$expected" timeout 300 onelun reconcile "$@"
 }
 
 # everything: what the storage, the targets and the hosts have, in words that two moments can be compared by.
@@ -86,7 +86,7 @@ stays() {
 	local pattern=$1 before
 	shift
 	before=$(everything)
-	run --separate-stderr timeout 120 onelun reconcile --apply --images "$@"
+	run --separate-stderr timeout 300 onelun reconcile --apply --images "$@"
 	[ "$status" != 0 ]
 	# shellcheck disable=SC2154 # bats sets it
 	grep -qE "$pattern" <<<"$output$stderr"
@@ -133,13 +133,14 @@ tgt() { TGT_IPC_SOCKET=$ONELUN_SANDBOX/hosts/nas1/tgt/tgtd.sock tgtadm --lld isc
 
 	[ "$(exported)" = "$VOLUMES" ]
 	on node1 timeout 60 dd if="$DIR/disk.1" of=/dev/null bs=4096 count=1 iflag=direct status=none
-	eventually 30 onelun reconcile
+	eventually 120 onelun reconcile
 }
 
 @test "a device that does not work any more is connected anew" {
 	local one
 	one=$(echo "$ONELUN_SANDBOX"/hosts/node1/run/compute/targets/*/session.pid | cut -d' ' -f1)
 	kill -9 "$(cat "$one")"
+	eventually 60 gone "$(cat "$one")"
 
 	differs 1 'missing device' ''
 	heals
@@ -177,7 +178,7 @@ tgt() { TGT_IPC_SOCKET=$ONELUN_SANDBOX/hosts/nas1/tgt/tgtd.sock tgtadm --lld isc
 }
 
 @test "the attachments of a dead host are fenced when its VM is elsewhere, and its sessions are stale when it is back" {
-	kill -9 "$(pid_of node1)"
+	kill_role node1
 	reconcile 3
 	[ "${#lines[@]}" = 1 ]
 	[[ $output == 'not asked '*node1* ]]
@@ -209,7 +210,7 @@ migration() {
 	is "${IMAGES[@]}" '0 vm-0.lcm-4 4 host01'
 	migration 0 premigrate
 	[ "$(disks node1) $(disks node2)" = "$ALL $ALL" ]
-	kill -9 "$(pid_of nas1)"
+	kill_role nas1
 	migration 1 postmigrate
 	restart nas1
 	is "${IMAGES[@]}" '0 vm-0.lcm-4 3 host02 STIME=1'
@@ -230,8 +231,9 @@ migration() {
 @test "what is in use on a host is not taken from it, and what the host says is told" {
 	is "${IMAGES[@]}" '0 vm-0.lcm-4 3 host01 1:- STIME=1'
 	# shellcheck disable=SC2016 # the shell over there
-	on node1 sh -c 'echo $$ >"$2"; exec 8<>"$1"; exec sleep 60' - "$DIR/disk.1" "$BATS_TEST_TMPDIR/user" 3>&- &
+	on node1 sh -c 'exec 8<>"$1" && echo $$ >"$2" && exec sleep 600' - "$DIR/disk.1" "$BATS_TEST_TMPDIR/user" 3>&- &
 	local user=$!
+	eventually 60 test -s "$BATS_TEST_TMPDIR/user"
 	differs 1 'orphan attachment' one-4
 	stays 'failed: orphan attachment nas1/tank/one-4 on node1: .*(open|in use)'
 	kill "$(cat "$BATS_TEST_TMPDIR/user")"
@@ -309,7 +311,7 @@ migration() {
 }
 
 @test "a NAS that is away is named, and nothing is missed there" {
-	kill -9 "$(pid_of nas1)"
+	kill_role nas1
 	reconcile 3
 	[[ $output == 'not asked  nas1 '*'no agent called nas1 is connected'* ]]
 	restart nas1
@@ -326,7 +328,7 @@ migration() {
 
 @test "a delete that failed while its VM was deleted in recovery: the hosts let go, and the VM's own goes to the trash" {
 	is "${IMAGES[@]}" '0 vm-0.lcm-4 23 host01'
-	kill -9 "$(pid_of nas1)"
+	kill_role nas1
 	tm 1 delete "host01:$DIR/disk.0" 0 102
 	restart nas1
 	is "${IMAGES[@]}" '0 vm-0.lcm-4 0 host01 STATE=6 STIME=1 ETIME=2'

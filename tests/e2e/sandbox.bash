@@ -38,6 +38,12 @@ pid_of() {
 # restart NAME: start again what was killed, and wait until it answers.
 restart() { "$CHECKOUT/scripts/sandbox" restart --id "$SANDBOX" "$1"; }
 
+# kill_role NAME: kill it as it is, and wait until it is gone, also for the broker.
+kill_role() { "$CHECKOUT/scripts/sandbox" kill --id "$SANDBOX" "$1"; }
+
+# gone PID: whether that process has ended; who has not been waited for is still there as a zombie.
+gone() { ! grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$1/status"; }
+
 # on HOST COMMAND...: run it where the VM of that host (node1, node2, nas1) would.
 on() {
 	local enter=ONELUN_${1^^}

@@ -43,10 +43,10 @@ held() {
 	local failed=0 holder
 	rm -f "$BATS_TEST_TMPDIR/holder"
 	# shellcheck disable=SC2016 # the holder's own shell tells its number
-	on node1 sh -c 'exec 3<>"$1" && echo $$ >"$2" && exec sleep 60' sh "$DIR/disk.$1" "$BATS_TEST_TMPDIR/holder" &
+	on node1 sh -c 'exec 3<>"$1" && echo $$ >"$2" && exec sleep 600' sh "$DIR/disk.$1" "$BATS_TEST_TMPDIR/holder" &
 	holder=$!
 	shift
-	eventually 10 test -s "$BATS_TEST_TMPDIR/holder"
+	eventually 120 test -s "$BATS_TEST_TMPDIR/holder"
 	"$@" || failed=$?
 	kill "$(cat "$BATS_TEST_TMPDIR/holder")"
 	wait "$holder" || true

@@ -23,7 +23,7 @@ run_action() {
 	local expected=$1 script=$2
 	shift 2
 	local started=$SECONDS
-	run --separate-stderr timeout -k 5 150 "$CHECKOUT/$script" "$@"
+	run --separate-stderr timeout -k 5 300 "$CHECKOUT/$script" "$@"
 	# shellcheck disable=SC2154 # bats sets it
 	if [ "$status" != "$expected" ]; then
 		printf '%s %s\nstatus %s, expected %s, after %s s\nstdout: %s\nstderr: %s\n' \

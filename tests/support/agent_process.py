@@ -42,7 +42,7 @@ class AgentProcess:
             return []
 
     def start(self) -> None:
-        """Start it and wait until it serves, at most 20 s."""
+        """Start it and wait until it serves, at most 90 s."""
         (self.directory / "serving").unlink(missing_ok=True)
         with open(self.directory / "log", "ab") as log:
             self._process = subprocess.Popen(
@@ -53,7 +53,7 @@ class AgentProcess:
                 stdout=log,
                 stderr=log,
             )
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + 90
         while not (self.directory / "serving").exists():
             assert self._process.poll() is None, (self.directory / "log").read_text()
             assert time.monotonic() < limit, (self.directory / "log").read_text()
@@ -67,14 +67,14 @@ class AgentProcess:
         """kill -9, as an agent's crash. Killing a dead one succeeds."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     def terminate(self) -> int:
         """SIGTERM, and its status when it has ended."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(20)
+        return self._process.wait(60)
 
 
 async def serve(node: str, directory: Path) -> None:
@@ -93,7 +93,7 @@ async def serve(node: str, directory: Path) -> None:
             done.write(f"{zvol}\n")
 
     link = Link(os.environ["ONELUN_AMQP_URL"], name=node, heartbeat_s=20)
-    limits = Limits(accept_s=2.0, finish_s=30.0, progress_s=0.5, preempt_s=1.0)
+    limits = Limits(accept_s=4.0, finish_s=60.0, progress_s=0.5, preempt_s=1.0)
     journal = Journal(str(directory / "journal"))
     server = Server(link, node, journal, {MapZvol: on_map, CreateZvol: on_create}, role="nas", limits=limits)
     await link.open()

@@ -25,11 +25,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.support.tgt import free_port
+
 from onelun.rpc.setup import Broker, grants
 
 # The wrappers in /usr/sbin insist on root or the user rabbitmq; these do not.
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
-READY_S = 60.0
+READY_S = 240.0
 
 RABBITMQ_CONF = """\
 {listeners}
@@ -160,7 +162,7 @@ class PrivateBroker:
         return {user: self.url(user, password) for user, password in passwords.items()}
 
     def start(self) -> None:
-        """Start the node and wait until it answers, at most a minute. Raises BrokerError with the end of its log.
+        """Start the node and wait until it answers, at most four minutes. Raises BrokerError with the end of its log.
 
         Starting again after `stop(keep=True)` starts the same node on the same ports with what it keeps on disk.
         """
@@ -172,7 +174,7 @@ class PrivateBroker:
             pids.append(
                 self._spawn("epmd", "/usr/bin/epmd", "-port", str(self.node.epmd_port), "-address", "127.0.0.1")
             )
-            _wait_open("127.0.0.1", self.node.epmd_port, 10)
+            _wait_open("127.0.0.1", self.node.epmd_port, 60)
             pids.insert(0, self._spawn("server", str(PROGRAMS / "rabbitmq-server")))
         finally:
             self.node = Node(**{**asdict(self.node), "pids": tuple(pids)})
@@ -300,7 +302,7 @@ def stop_by_directory(directory: str) -> None:
 
 def end_session(leader: int) -> None:
     """Kill every process of the session that `leader` leads and their children, and wait until they are gone."""
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 60
     # Erlang's port programs lead sessions of their own: they are found as children, while their parent lives.
     members = _session_and_children(leader)
     while left := [pid for pid in members if _alive(pid)]:
@@ -310,14 +312,6 @@ def end_session(leader: int) -> None:
         if time.monotonic() > limit:
             raise BrokerError(f"processes {left} do not end")
         time.sleep(0.02)
-
-
-def free_port(address: str) -> int:
-    """A port that nobody uses on `address` at the moment."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 def _ordinary_user() -> tuple[int, int]:

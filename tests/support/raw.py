@@ -16,8 +16,11 @@ class Raw:
     """One blocking connection of a broker user. Every attempt that closes a channel gets a new one."""
 
     def __init__(self, url: str) -> None:
-        self.user = pika.URLParameters(url).credentials.username
-        self._connection = pika.BlockingConnection(pika.URLParameters(url))
+        parameters = pika.URLParameters(url)
+        # It answers heartbeats only while it is used, which may be long after the last time.
+        parameters.heartbeat = 0
+        self.user = parameters.credentials.username
+        self._connection = pika.BlockingConnection(parameters)
         self.channel = self._connection.channel()
 
     def close(self) -> None:
@@ -67,7 +70,7 @@ class Raw:
         key: str | None = None,
         message_id: str | None = "",
         reply_to: bool = True,
-        wait_s: float = 5.0,
+        wait_s: float = 60.0,
         grace_s: float = 0.3,
         **properties: Any,
     ) -> list[tuple[pika.BasicProperties, dict[str, Any]]]:

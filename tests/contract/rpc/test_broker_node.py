@@ -38,7 +38,7 @@ def test_a_node_started_by_one_process_is_stopped_by_another_and_nothing_is_left
             env={"PYTHONPATH": f"{root}/lib:{root}", "PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=300,
             check=True,
         ).stdout
         running = processes_of(directory)

@@ -77,7 +77,7 @@ async def test_a_reply_counts_only_from_the_node_that_was_asked(agents: Agents, 
             node1.channel.queue_declare("node1", exclusive=True)
             node1.channel.queue_bind("node1", EXCHANGE, "node1")
             ready.set()
-            for _, properties, _ in node1.channel.consume("node1", inactivity_timeout=5, auto_ack=True):
+            for _, properties, _ in node1.channel.consume("node1", inactivity_timeout=60, auto_ack=True):
                 return node2.outcome(
                     "", properties.reply_to, forged, correlation_id=properties.message_id, user_id="compute.node2"
                 )
@@ -85,10 +85,10 @@ async def test_a_reply_counts_only_from_the_node_that_was_asked(agents: Agents, 
 
     ready = threading.Event()
     answering = asyncio.create_task(asyncio.to_thread(answer_as_another))
-    await asyncio.to_thread(ready.wait, 5)
+    await asyncio.to_thread(ready.wait, 60)
 
     with pytest.raises(NoReply):
-        await client.ask("node1", ListDev(), deadline=Deadline.after(1.5))
+        await client.ask("node1", ListDev(), deadline=Deadline.after(LIMITS.accept_s - 0.5))
 
     assert await answering == "routed"
 
@@ -97,7 +97,7 @@ async def test_a_compute_node_cannot_ask_anybody(agents: Agents):
     client = await agents.client("compute.node1")
 
     with pytest.raises(Unreachable, match=r"gives compute\.node1 no queue for replies"):
-        await client.ask("nas1", MapZvol(zvol="one-1", remotehost="node1"), deadline=Deadline.after(5))
+        await client.ask("nas1", MapZvol(zvol="one-1", remotehost="node1"), deadline=Deadline.after(60))
 
 
 async def test_a_nas_that_asks_a_nas_hears_that_it_may_not_and_others_go_on(agents: Agents):
@@ -106,7 +106,7 @@ async def test_a_nas_that_asks_a_nas_hears_that_it_may_not_and_others_go_on(agen
 
     outcomes = await asyncio.gather(
         *(
-            client.ask(node, MapZvol(zvol="one-1", remotehost="node1"), deadline=Deadline.after(5))
+            client.ask(node, MapZvol(zvol="one-1", remotehost="node1"), deadline=Deadline.after(60))
             for node in ("node1", "nas2", "node2")
         ),
         return_exceptions=True,
@@ -127,7 +127,7 @@ async def test_an_agent_refuses_to_serve_where_it_could_read_everybodys_requests
     server = Server(link, "nas1", Journal(str(tmp_path / "j")), Nas().handlers, role="nas", limits=LIMITS)
 
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(Rejected, match=r"read the requests to everybody: run `onelun broker setup`"):
                 await server.serve()
     finally:
@@ -140,7 +140,7 @@ async def test_an_agent_refuses_to_serve_under_a_name_that_its_user_does_not_hav
     server = Server(link, "nas2", Journal(str(tmp_path / "j")), Nas().handlers, role="nas", limits=LIMITS)
 
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(Rejected, match=r"does not let nas\.nas1 serve as nas2"):
                 await server.serve()
     finally:
@@ -152,10 +152,10 @@ async def test_a_second_agent_of_a_name_gives_up_and_the_first_goes_on(agents: A
     link = await agents.link("nas.nas1", heartbeat_s=1)
     second = Server(link, "nas1", Journal(str(tmp_path / "j")), Nas().handlers, role="nas", limits=LIMITS)
 
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         with pytest.raises(Conflict, match="an agent called nas1 is connected to the broker already"):
             await second.serve()
 
     client = await agents.client()
-    await client.ask("nas1", MapZvol(zvol="one-1", remotehost="node1"), deadline=Deadline.after(5))
+    await client.ask("nas1", MapZvol(zvol="one-1", remotehost="node1"), deadline=Deadline.after(60))
     assert nas.done == ["one-1"]

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from tests.support.agent_process import AgentProcess
-from tests.support.broker import PrivateBroker, free_port
+from tests.support.broker import PrivateBroker
 from tests.support.requires import requires
+from tests.support.tgt import free_port
 
+from onelun.config import Limits
 from onelun.deadline import Deadline
 from onelun.errors import NoReply, Unreachable
 from onelun.model import Kind, Owner
@@ -22,7 +24,7 @@ from onelun.rpc.link import Link
 from onelun.rpc.message import CreateZvol, Hello, ListZvols, MapZvol, ZvolCreated
 from onelun.rpc.schema import Request
 
-from .conftest import LIMITS, Agents, Nas, eventually
+from .conftest import AT_ONCE_S, LIMITS, PATIENT, Agents, Nas, eventually
 
 CREATE = CreateZvol(zvol="one-1", zpool="tank", size_bytes=512, owner=Owner(Kind.PLAIN))
 MAP = MapZvol(zvol="one-1", remotehost="node1")
@@ -40,17 +42,17 @@ async def own_agents(own_urls: dict[str, str], tmp_path: Path) -> AsyncIterator[
     try:
         yield started
     finally:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await started.close()
 
 
-async def asked(url: str, deadline_s: float = 20) -> tuple[BaseException, float]:
+async def asked(url: str, limits: Limits = LIMITS, deadline_s: float = 240) -> tuple[BaseException, float]:
     """The error of a request over a link of its own, and the seconds that it took."""
     link = Link(url, name="test")
     await link.open()
     started = time.monotonic()
     try:
-        await Client(link, LIMITS).ask("nas1", MAP, deadline=Deadline.after(deadline_s))
+        await Client(link, limits).ask("nas1", MAP, deadline=Deadline.after(deadline_s))
     except (Unreachable, NoReply) as error:
         return error, time.monotonic() - started
     finally:
@@ -64,14 +66,14 @@ async def test_a_broker_that_is_down_is_said_to_be_within_the_time_to_accept():
     assert isinstance(error, Unreachable)
     assert "cannot be reached: Connection refused" in str(error)
     assert "secret-word" not in str(error)
-    assert took_s < LIMITS.accept_s + 0.5
+    assert took_s < AT_ONCE_S
 
 
 async def test_a_refused_password_is_said_at_once(spare_broker: PrivateBroker, own_urls: dict[str, str]):
-    error, took_s = await asked(spare_broker.url("frontend", "wrong-word"))
+    error, took_s = await asked(spare_broker.url("frontend", "wrong-word"), PATIENT)
 
     assert str(error) == f"the broker at {spare_broker.host_port} refuses the password of user frontend"
-    assert took_s < 1
+    assert took_s < AT_ONCE_S
 
 
 async def test_a_vhost_that_is_not_ours_is_said_at_once(spare_broker: PrivateBroker):
@@ -91,7 +93,7 @@ async def test_a_missing_exchange_is_said_with_its_remedy(spare_broker: PrivateB
     await link.open()
     try:
         with pytest.raises(Unreachable, match=r"no exchange nobody\.made-it: run `onelun broker setup`"):
-            await Client(link, LIMITS).ask("nas1", MAP, deadline=Deadline.after(5))
+            await Client(link, LIMITS).ask("nas1", MAP, deadline=Deadline.after(60))
     finally:
         await link.close()
 
@@ -101,7 +103,7 @@ async def test_a_broker_short_of_memory_is_said_in_time_and_is_used_again_when_i
 ):
     await own_agents.agent(nas := Nas())
     client = await own_agents.client()
-    await client.ask("nas1", Hello(), deadline=Deadline.after(5))
+    await client.ask("nas1", Hello(), deadline=Deadline.after(60))
     await asyncio.to_thread(spare_broker.ctl, "set_vm_memory_high_watermark", "0.000001")
     try:
         errors = []
@@ -110,7 +112,7 @@ async def test_a_broker_short_of_memory_is_said_in_time_and_is_used_again_when_i
             with pytest.raises((Unreachable, NoReply)) as caught:
                 await client.ask("nas1", MAP, deadline=Deadline.after(6))
             errors.append(caught.value)
-            assert time.monotonic() - started < 7
+            assert time.monotonic() - started < AT_ONCE_S
     finally:
         await asyncio.to_thread(spare_broker.ctl, "set_vm_memory_high_watermark", "0.4")
 
@@ -119,15 +121,15 @@ async def test_a_broker_short_of_memory_is_said_in_time_and_is_used_again_when_i
     assert "takes no messages (low on memory)" in str(errors[1])
     await asyncio.sleep(LIMITS.accept_s)
     nas.done.clear()
-    await client.ask("nas1", MAP, deadline=Deadline.after(15))
+    await client.ask("nas1", MAP, deadline=Deadline.after(60))
     assert nas.done == ["one-1"]
 
 
 async def test_a_restart_of_the_broker_loses_no_reply(spare_broker: PrivateBroker, own_agents: Agents):
-    agent = await own_agents.agent(nas := Nas())
-    client = await own_agents.client()
+    agent = await own_agents.agent(nas := Nas(), limits=PATIENT)
+    client = await own_agents.client(limits=PATIENT)
 
-    asking = asyncio.create_task(client.ask("nas1", CREATE, deadline=Deadline.after(60)))
+    asking = asyncio.create_task(client.ask("nas1", CREATE, deadline=Deadline.after(240)))
     await eventually(lambda: nas.done)
     await asyncio.to_thread(spare_broker.stop, keep=True)
     nas.go.set()
@@ -136,7 +138,7 @@ async def test_a_restart_of_the_broker_loses_no_reply(spare_broker: PrivateBroke
     assert await asking == ZvolCreated(uuid="u", size_bytes=512)
     assert nas.done == ["one-1"]
     assert nas.undone == []
-    await eventually(agent.server.serving.is_set, 30)
+    await eventually(agent.server.serving.is_set)
 
 
 @pytest.fixture
@@ -157,7 +159,7 @@ async def caller(mortal_broker: PrivateBroker, tmp_path: Path) -> AsyncIterator[
         await asyncio.to_thread(agent.start)
         await link.open()
         client = Client(link, LIMITS)
-        await client.ask("nas1", Hello(), deadline=Deadline.after(5))
+        await client.ask("nas1", Hello(), deadline=Deadline.after(60))
         yield client, agent
     finally:
         await link.close()
@@ -165,10 +167,10 @@ async def caller(mortal_broker: PrivateBroker, tmp_path: Path) -> AsyncIterator[
 
 
 async def failed(client: Client, request: Request) -> tuple[BaseException, float]:
-    """The error of a request that may last a minute, and the seconds that it took."""
+    """The error of a request that may last four minutes, and the seconds that it took."""
     started = time.monotonic()
     with pytest.raises((Unreachable, NoReply)) as caught:
-        await client.ask("nas1", request, deadline=Deadline.after(60))
+        await client.ask("nas1", request, deadline=Deadline.after(240))
     return caught.value, time.monotonic() - started
 
 
@@ -181,7 +183,7 @@ async def test_a_broker_killed_before_a_request_means_that_nothing_happened(
     for error, took_s in await asyncio.gather(failed(client, MAP), failed(client, LIST)):
         assert isinstance(error, Unreachable)
         assert "cannot be reached: Connection refused" in str(error)
-        assert took_s < 2 * LIMITS.accept_s + 4
+        assert took_s < 2 * LIMITS.accept_s + AT_ONCE_S
 
 
 async def test_a_broker_killed_before_anything_was_accepted_leaves_the_outcome_unknown(
@@ -197,11 +199,11 @@ async def test_a_broker_killed_before_anything_was_accepted_leaves_the_outcome_u
 
     assert isinstance(mapping, NoReply)
     assert re.search("outcome of map_zvol on nas1 is unknown: .* the broker at .* cannot be reached", str(mapping))
-    assert mapping_s < 2 * LIMITS.accept_s + 4
+    assert mapping_s < 2 * LIMITS.accept_s + AT_ONCE_S
     # A read is looked for longer: asking again does no harm.
     assert isinstance(listing, NoReply)
     assert re.search("nas1 may have got list_zvols, but .* the broker at .* cannot be reached", str(listing))
-    assert listing_s < 6 * LIMITS.accept_s + 4
+    assert listing_s < 6 * LIMITS.accept_s + AT_ONCE_S
 
 
 async def test_a_broker_killed_under_accepted_work_is_waited_for_and_then_named(
@@ -210,11 +212,11 @@ async def test_a_broker_killed_under_accepted_work_is_waited_for_and_then_named(
     client, agent = caller
     deadline_s = 3 * LIMITS.accept_s
 
+    started = time.monotonic()
     asking = asyncio.create_task(client.ask("nas1", CREATE, deadline=Deadline.after(deadline_s)))
     await eventually(lambda: agent.done)
-    started = time.monotonic()
     await asyncio.to_thread(mortal_broker.stop, keep=True)
 
     with pytest.raises(NoReply, match=r"its outcome is unknown, since the broker at .* cannot be reached"):
         await asking
-    assert deadline_s - 1 < time.monotonic() - started < deadline_s + 4
+    assert deadline_s - 1 < time.monotonic() - started < deadline_s + AT_ONCE_S

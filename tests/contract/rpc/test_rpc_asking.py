@@ -11,7 +11,7 @@ from onelun.deadline import Deadline
 from onelun.errors import NotFound, OnelunError, Unreachable
 from onelun.rpc.message import Hello, HelloIs, ListZvols, MapZvol, ZvolMapped
 
-from .conftest import Agents, Nas
+from .conftest import AT_ONCE_S, PATIENT, Agents, Nas
 
 
 async def test_a_request_brings_the_reply_of_its_handler(agents: Agents, soon: Deadline):
@@ -46,14 +46,14 @@ async def test_a_handler_that_crashes_is_answered_without_its_traceback(agents: 
     assert "secret detail" not in str(caught.value)
 
 
-async def test_an_absent_agent_is_known_within_a_second(agents: Agents, soon: Deadline):
-    client = await agents.client()
+async def test_an_absent_agent_is_known_at_once(agents: Agents):
+    client = await agents.client(limits=PATIENT)
     started = time.monotonic()
 
     with pytest.raises(Unreachable, match="no agent called nas2 is connected to the broker"):
-        await client.ask("nas2", MapZvol(zvol="one-1", remotehost="node1"), deadline=soon)
+        await client.ask("nas2", MapZvol(zvol="one-1", remotehost="node1"), deadline=Deadline.after(240))
 
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < AT_ONCE_S
 
 
 async def test_hello_tells_who_answers(agents: Agents, soon: Deadline):
@@ -68,8 +68,8 @@ async def test_hello_tells_who_answers(agents: Agents, soon: Deadline):
 
 async def test_three_hundred_requests_at_once_over_one_link_are_all_answered(agents: Agents):
     await agents.agent(nas := Nas())
-    client = await agents.client()
-    deadline = Deadline.after(30)
+    client = await agents.client(limits=PATIENT)
+    deadline = Deadline.after(120)
 
     replies = await asyncio.gather(
         *(client.ask("nas1", MapZvol(zvol=f"one-{n}", remotehost="node1"), deadline=deadline) for n in range(200)),

@@ -39,7 +39,7 @@ async def test_the_documented_caller_maps_lists_unmaps_and_deletes(
     await asyncio.to_thread(script.write_text, program)
 
     environment = {"ONELUN_AMQP_URL": urls["frontend"], "PATH": os.environ["PATH"]}
-    result = await command.run(sys.executable, str(script), timeout_s=20, env=environment)
+    result = await command.run(sys.executable, str(script), timeout_s=120, env=environment)
 
     replies = [ast.literal_eval(line) for line in result.stdout.splitlines()]
     assert [reply["action"] for reply in replies] == ["zvol_mapped", "zvol_list", "zvol_unmapped", "zvol_deleted"]

@@ -1,4 +1,4 @@
-"""`scripts/sandbox`: up, env, down, status, leaks."""
+"""`scripts/sandbox`: up, env, down, status, restart, kill, leaks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from tests.support.sandbox import record
 from tests.support.sandbox.place import HOSTS, Place, SandboxError
 from tests.support.sandbox.processes import recorded
-from tests.support.sandbox.startup import Variant, restart, up
+from tests.support.sandbox.startup import Variant, kill, restart, up
 from tests.support.sandbox.teardown import down, left_of
 
 _number = click.option("--id", "number", type=click.IntRange(0, 199), help="Which sandbox, 0 to 199.")
@@ -123,6 +123,15 @@ def status(number: int | None, directory: str | None) -> None:
 def restart_(number: int | None, directory: str | None, role: str) -> None:
     """End ROLE's process, if it runs, start it anew, and wait until it answers."""
     restart(_standing(number, directory), role)
+
+
+@sandbox.command("kill")
+@_number
+@_directory
+@click.argument("role", type=click.Choice(_PROCESSES))
+def kill_(number: int | None, directory: str | None, role: str) -> None:
+    """Kill ROLE's process as it is, and wait until it is gone, also for the broker."""
+    kill(_standing(number, directory), role)
 
 
 @sandbox.command()

@@ -33,7 +33,7 @@ def start_broker(place: Place) -> dict[str, str]:
         CHECKOUT,
     ]
     node = [sys.executable, "-m", "tests.support.broker", "start", home, "--also-listen", place.address()]
-    run(*apart, *node, "--uid", uid, "--gid", uid, timeout_s=75)
+    run(*apart, *node, "--uid", uid, "--gid", uid, timeout_s=300)
     with open(f"{home}/broker.json") as file:
         kept = json.load(file)
     keep_pid(place, "broker", _erlang(place))
@@ -46,7 +46,7 @@ def restart_broker(place: Place) -> None:
     """Start the node again after it was killed; returns when it answers. Its users and their permissions are still there."""
     epmd = next(process.pid for process in members(place) if process.name == "epmd")
     node = [sys.executable, "-m", "tests.support.broker", "again", place.path("broker")]
-    run("nsenter", "-t", str(epmd), "-m", "sh", "-c", 'cd "$0" && exec "$@"', CHECKOUT, *node, timeout_s=75)
+    run("nsenter", "-t", str(epmd), "-m", "sh", "-c", 'cd "$0" && exec "$@"', CHECKOUT, *node, timeout_s=300)
     keep_pid(place, "broker", _erlang(place))
 
 
@@ -60,7 +60,7 @@ def _make_users(place: Place, address: str) -> dict[str, str]:
     who = ["--frontend", "frontend", "--nas", NAS, *nodes]
     where = ["--url-dir", place.path("etc", "broker"), "--broker-address", address]
     tool = ["--rabbitmqctl", place.path("broker", "rabbitmqctl")]
-    made = run("env", f"PYTHONPATH={CHECKOUT}/lib", *ONELUN, "broker", "setup", *who, *where, *tool, timeout_s=60)
+    made = run("env", f"PYTHONPATH={CHECKOUT}/lib", *ONELUN, "broker", "setup", *who, *where, *tool, timeout_s=300)
     urls = {}
     for path in made.splitlines():
         with open(path) as file:

@@ -189,7 +189,7 @@ def wait_until(true: Callable[[], bool], what: str, limit_s: float, *, needs: Pr
         time.sleep(0.02)
 
 
-def run(*argv: str, timeout_s: float = 20, check: bool = True, stdin: str | None = None) -> str:
+def run(*argv: str, timeout_s: float = 60, check: bool = True, stdin: str | None = None) -> str:
     """Run a tool and return its stdout. SandboxError, with its words, when it fails."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False, input=stdin)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -116,14 +117,20 @@ def restart(place: Place, role: str) -> None:
     if running:
         running.kill(signal.SIGTERM)
         with contextlib.suppress(SandboxError):
-            wait_until(lambda: not running.alive(), f"{role} should end", 10)
-        running.kill()
-        wait_until(lambda: not running.alive(), f"{role} should end", 10)
-    if role in HOSTS:
-        # The broker hears a moment later that it is gone; until then its queue would pass for the new one's.
-        wait_until(lambda: not has_queue(record.read(place)["url"], role), f"{role} should leave the broker", 10)
+            wait_until(lambda: not running.alive(), f"{role} should end", 20)
+    kill(place, role)
     start_role(place, role)
     wait_for_role(place, role)
+
+
+def kill(place: Place, role: str) -> None:
+    """Kill the role's process (SIGKILL), if it runs; returns when it is gone, also for the broker."""
+    if running := recorded(place, role):
+        running.kill()
+        wait_until(lambda: not running.alive(), f"{role} should end", 60)
+    if role in HOSTS:
+        # The broker hears a moment later that it is gone; until then its queue would pass for the new one's.
+        wait_until(lambda: not has_queue(record.read(place)["url"], role), f"{role} should leave the broker", 60)
 
 
 def start_role(place: Place, role: str) -> None:
@@ -148,11 +155,17 @@ def wait_for_role(place: Place, role: str) -> None:
     present: Callable[[], bool] = partial(has_queue, record.read(place)["url"], role)
     if role in ("frontend", "tgtd"):
         path = place.frontend_socket if role == "frontend" else tgt_control(place)
-        present = partial(os.path.exists, path)
+        present = partial(_listens, path)
     try:
-        wait_until(present, f"{role} should answer", 20, needs=recorded(place, role))
+        wait_until(present, f"{role} should answer", 90, needs=recorded(place, role))
     except SandboxError as error:
         raise SandboxError(f"{error}; its log ends with: {_last_words(place, role)}") from error
+
+
+def _listens(path: str) -> bool:
+    """Whether somebody listens there; a socket's name is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def _last_words(place: Place, role: str) -> str:

@@ -19,11 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.sandbox.place import HOSTS, Place, SandboxError
 from tests.support.sandbox.processes import Process, look, marked, members, run, stubs
-from tests.support.sandbox.topology import DEVICES
+from tests.support.sandbox.topology import DEVICES, devices_kept
 
 # As the kernel cuts them (15 characters).
 _INITIATORS = ("qemu-storage-da", "qemu-img", "qemu-io", "qemu-nbd")
 _KEEPERS = ("sleep", "nbdfuse", "tgtd")
+_KERNEL_S = 30.0
 
 
 def down(place: Place) -> None:
@@ -162,9 +163,10 @@ def _remove_files(place: Place) -> None:
     if left := mounts(place):
         raise SandboxError(f"sandbox {place.number}: {left[0]} is still mounted; nothing below {place.dir} was removed")
     shutil.rmtree(place.dir, ignore_errors=True)
-    if _sees_all_processes() and not any(its.number != place.number for its in marked().values()):
-        with contextlib.suppress(OSError):
-            os.rmdir(DEVICES)
+    with devices_kept():
+        if _sees_all_processes() and not any(its.number != place.number for its in marked().values()):
+            with contextlib.suppress(OSError):
+                os.rmdir(DEVICES)
 
 
 def _sees_all_processes() -> bool:
@@ -178,9 +180,9 @@ def _sees_all_processes() -> bool:
 
 def left_of(place: Place) -> list[str]:
     """What is left of a sandbox that is down, one line each."""
-    # A namespace, and with it the cables, goes a moment after its last process.
-    end = time.monotonic() + 2
-    while links(place) and time.monotonic() < end:
+    # The kernel lets go a moment later: of cables with the namespace of the last process, of a loop device with its last user.
+    end = time.monotonic() + _KERNEL_S
+    while (links(place) or loops(place)) and time.monotonic() < end:
         time.sleep(0.05)
     left = [f"process {process.pid} ({process.name})" for process in (*members(place), *stubs(place))]
     left += [f"loop device {loop}" for loop in loops(place)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 
 from tests.support.sandbox.place import HOSTS, NAS, NODES, Place, SandboxError
 from tests.support.sandbox.processes import Process, enter, look, run, start, wait_until
@@ -25,7 +27,7 @@ def make_host(place: Place, host: str) -> Process:
         f"{host}.holder",
         ["unshare", "--net", "--mount", "--propagation", "private", "--", "sleep", "infinity"],
     )
-    wait_until(lambda: _is_apart(holder), f"{host} needs namespaces of its own", 5, needs=holder)
+    wait_until(lambda: _is_apart(holder), f"{host} needs namespaces of its own", 60, needs=holder)
     cable = f"link add {place.veth(host)} type veth peer name eth0 netns {holder.pid}\n"
     run("ip", "-batch", "-", stdin=f"{cable}link set {place.veth(host)} master {place.bridge} up\n")
     inside = enter(holder.pid)
@@ -38,16 +40,23 @@ def make_host(place: Place, host: str) -> Process:
     )
     # The source of this mount is the sandbox's mark: every process that sees it belongs to the sandbox.
     run(*inside, "mount", "-t", "tmpfs", "-o", "mode=755,size=4k", place.mark, place.path("mark"))
-    mount = (*inside, "mount", "-t", "tmpfs", "-o", "mode=755,size=1m", place.mark, DEVICES)
-    for last in (False, False, True):
+    with devices_kept():
         os.makedirs(DEVICES, exist_ok=True)
-        with contextlib.nullcontext() if last else contextlib.suppress(SandboxError):
-            run(*mount)
-            break
-        # Another sandbox that ended just now took the directory away; it saw nobody who needed it.
+        run(*inside, "mount", "-t", "tmpfs", "-o", "mode=755,size=1m", place.mark, DEVICES)
     if host in NODES:
         run(*inside, "mount", "--bind", place.host_datastores(host), place.datastores)
     return holder
+
+
+@contextlib.contextmanager
+def devices_kept() -> Iterator[None]:
+    """Meanwhile no other sandbox that ends takes the directory of the devices away: that would unmount what is mounted there."""
+    above = os.open(os.path.dirname(DEVICES), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(above, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(above)
 
 
 def make_hosts(place: Place) -> dict[str, Process]:
@@ -59,7 +68,7 @@ def make_pool(place: Place, nas: Process, filesystem: str) -> None:
     """A filesystem of its own for the NAS's pool, such as one that can share blocks; only the NAS sees it."""
     image = place.path("hosts", NAS, "pool.img")
     run("truncate", "-s", "16G", image)
-    run(f"mkfs.{filesystem}", "-q", image, timeout_s=60)
+    run(f"mkfs.{filesystem}", "-q", image, timeout_s=120)
     run(*enter(nas.pid), "mount", "-o", "loop", image, place.pool)
 
 
