@@ -176,7 +176,7 @@ async def test_the_end_of_an_agents_process_interrupts_no_io(node: Node, number:
     device = await asyncio.to_thread(connect_by, agent, export)
 
     agent.send_signal(number)
-    await asyncio.to_thread(agent.communicate, timeout=20)
+    await asyncio.to_thread(agent.communicate, timeout=60)
 
     write(device, b"k" * 4096)
     assert content(node.lab.backing(export))[:4096] == b"k" * 4096
@@ -232,5 +232,5 @@ def connect_by(agent: subprocess.Popen[str], export: Export) -> str:
 def as_owner(*argv: str) -> subprocess.CompletedProcess[str]:
     """A program of the owner's, as libvirt's QEMU is."""
     return subprocess.run(
-        argv, user=OWNER[0], group=OWNER[1], extra_groups=[], capture_output=True, text=True, timeout=30, check=False
+        argv, user=OWNER[0], group=OWNER[1], extra_groups=[], capture_output=True, text=True, timeout=120, check=False
     )

@@ -32,7 +32,7 @@ def leftovers(lab: Lab) -> list[str]:
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         found += [line for line in file if lab.directory in line]
     losetup = subprocess.run(
-        ["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, timeout=10, check=True
+        ["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, timeout=60, check=True
     )
     found += [line for line in losetup.stdout.splitlines() if lab.directory in line]
     for name in HOSTS:
@@ -107,7 +107,7 @@ def scribble(descriptor: int, expected: bytearray, seed: int, *, count: int = 60
 
 def run(*argv: str) -> None:
     """A tool that must succeed."""
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
 
 
@@ -131,7 +131,7 @@ async def killed(lab: Lab, program: str) -> None:
     A dying process loses its program and arguments in /proc before it has closed its files, and still lives then.
     """
     daemon = kill(lab, program)
-    for _ in range(500):
+    for _ in range(6000):
         if not processes.lives(daemon):
             return
         await asyncio.sleep(0.01)
