@@ -55,7 +55,7 @@ class FrontEnd:
             "staging": str(self.directory),
         }
         return Context(
-            Settings(**(settings | self.settings)), Limits(accept_s=1.0, finish_s=20.0), self.cloud, self.api
+            Settings(**(settings | self.settings)), Limits(accept_s=1.0, finish_s=60.0), self.cloud, self.api
         )
 
     def start(self, release: str | None = "7.5") -> FrontEnd:
@@ -63,7 +63,7 @@ class FrontEnd:
         ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(release, ready)), daemon=True)
         self._thread.start()
-        assert ready.wait(10), "the frontend did not start"
+        assert ready.wait(60), "the frontend did not start"
         return self
 
     async def _serve(self, release: str | None, ready: threading.Event) -> None:
@@ -82,8 +82,8 @@ class FrontEnd:
         assert self._loop is not None
         assert self._task is not None
         self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(15)
-        assert not self._thread.is_alive(), "the frontend did not end within 15 s"
+        self._thread.join(60)
+        assert not self._thread.is_alive(), "the frontend did not end within 60 s"
         self._thread = None
 
     def hang_next(self) -> None:
@@ -113,7 +113,7 @@ class FrontEnd:
         """Run a script to its end: stdout, stderr, status."""
         with self.begin(call, **more) as process:
             try:
-                stdout, stderr = process.communicate(call.stdin, timeout=60)
+                stdout, stderr = process.communicate(call.stdin, timeout=300)
             finally:
                 process.kill()
         return stdout.decode(), stderr.decode(), process.returncode

@@ -35,7 +35,7 @@ def made(front: FrontEnd, tmp_path: Path) -> dict[str, bytes]:
         ["xorriso", "-osirrox", "on", "-indev", image, "-extract", "/", out],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=300,
     )
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 

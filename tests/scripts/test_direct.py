@@ -41,7 +41,7 @@ def run(config: Path, call: Recorded, **more: str) -> tuple[str, str, int]:
         input=call.stdin,
         env={"PATH": os.environ["PATH"], "ONELUN_CONFIG": str(config), "PYTHONPATH": os.pathsep.join(sys.path), **more},
         capture_output=True,
-        timeout=60,
+        timeout=300,
     )
     return result.stdout.decode(), result.stderr.decode(), result.returncode
 
@@ -66,7 +66,7 @@ def test_a_broker_that_is_down_is_one_sentence(tmp_path: Path) -> None:
     assert stderr.startswith("cannot link nas1/tank/one-9: ")
     assert stderr.count("\n") == 1
     assert "secret" not in stderr
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 200
 
 
 def test_a_person_who_asks_gets_the_log(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def _alive(pid):
 
 
 async def _gone(pid):
-    for _ in range(200):
+    for _ in range(6000):
         if not _alive(pid):
             return True
         await asyncio.sleep(0.01)
@@ -27,21 +27,21 @@ async def _gone(pid):
 
 
 async def test_a_command_gives_its_output_and_status():
-    result = await command.run("sh", "-c", "cat; echo err >&2; exit 3", timeout_s=5, stdin=b"in", check=False)
+    result = await command.run("sh", "-c", "cat; echo err >&2; exit 3", timeout_s=60, stdin=b"in", check=False)
 
     assert result == (3, "in", "err\n")
 
 
 async def test_a_failing_command_says_what_it_said():
     with pytest.raises(CommandFailed, match="sh failed with status 4: no such thing") as raised:
-        await command.run("sh", "-c", "echo no such thing >&2; exit 4", timeout_s=5)
+        await command.run("sh", "-c", "echo no such thing >&2; exit 4", timeout_s=60)
 
     assert raised.value.facts == {"command": "sh", "status": 4}
 
 
 async def test_a_killed_command_says_so():
     with pytest.raises(CommandFailed, match=r"^sh was killed by signal 9$") as raised:
-        await command.run("sh", "-c", "kill -9 $$", timeout_s=5)
+        await command.run("sh", "-c", "kill -9 $$", timeout_s=60)
 
     assert raised.value.facts == {"command": "sh", "status": -9}
 
@@ -49,9 +49,9 @@ async def test_a_killed_command_says_so():
 @pytest.mark.parametrize(
     ("script", "timeout_s", "sentence"),
     [
-        ("kill -9 $$", 5, "qemu-img was killed by signal 9"),
-        ("echo oh >&2; kill -9 $$", 5, "qemu-img was killed by signal 9: oh"),
-        ("exit 1", 5, "qemu-img failed with status 1: no message"),
+        ("kill -9 $$", 60, "qemu-img was killed by signal 9"),
+        ("echo oh >&2; kill -9 $$", 60, "qemu-img was killed by signal 9: oh"),
+        ("exit 1", 60, "qemu-img failed with status 1: no message"),
         ("sleep 60", 0.2, "qemu-img did not end within 0.2 s"),
     ],
 )
@@ -65,7 +65,7 @@ async def test_an_error_names_the_tool_that_matters(script: str, timeout_s: floa
 
 async def test_a_missing_program_is_named():
     with pytest.raises(CommandFailed, match="cannot run /nowhere/tool"):
-        await command.run("/nowhere/tool", timeout_s=5)
+        await command.run("/nowhere/tool", timeout_s=60)
 
 
 async def test_a_command_and_its_children_end_with_its_time(tmp_path):
@@ -73,9 +73,9 @@ async def test_a_command_and_its_children_end_with_its_time(tmp_path):
     started = time.monotonic()
 
     with pytest.raises(CommandFailed, match="did not end within"):
-        await command.run("sh", "-c", f"echo $$ > {pids}; sleep 60 & echo $! >> {pids}; wait", timeout_s=0.3)
+        await command.run("sh", "-c", f"echo $$ > {pids}; sleep 60 & echo $! >> {pids}; wait", timeout_s=3)
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50
     for pid in pids.read_text().split():
         assert await _gone(int(pid))
 
@@ -96,7 +96,7 @@ async def test_a_cancelled_caller_ends_its_command(tmp_path):
 async def test_the_environment_of_the_agent_does_not_leak_into_tools(monkeypatch):
     monkeypatch.setenv("ONELUN_AMQP_URL", "amqp://u:secret@h/")
 
-    result = await command.run("env", timeout_s=5, env={"EXTRA": "1"})
+    result = await command.run("env", timeout_s=60, env={"EXTRA": "1"})
 
     assert sorted(line.split("=")[0] for line in result.stdout.split()) == ["EXTRA", "LC_ALL", "PATH"]
 
@@ -104,7 +104,7 @@ async def test_the_environment_of_the_agent_does_not_leak_into_tools(monkeypatch
 async def test_output_can_be_followed_as_it_comes():
     pieces = []
 
-    result = await command.run("sh", "-c", "echo a; echo b", timeout_s=5, on_output=pieces.append)
+    result = await command.run("sh", "-c", "echo a; echo b", timeout_s=60, on_output=pieces.append)
 
     assert b"".join(pieces) == b"a\nb\n"
     assert result.stdout == ""

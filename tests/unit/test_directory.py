@@ -84,7 +84,7 @@ def test_a_link_is_turned_at_once(place: Directory, vm: str) -> None:
     for turn in range(300):
         place.put_link(vm, "disk.0", f"to-{turn}")
     done.set()
-    watcher.join(10)
+    watcher.join(60)
 
     assert missing == []
 
@@ -314,7 +314,7 @@ def test_a_directory_that_becomes_a_link_at_any_moment_never_leads_outside(
                 place.remove(vm, f"sub/{turn % 7}")
     finally:
         done.set()
-        swapper.join(10)
+        swapper.join(60)
 
     assert os.listdir(outside) == ["secret"]
 

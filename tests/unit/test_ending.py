@@ -32,7 +32,7 @@ class Step:
 
 @pytest.fixture(autouse=True)
 async def _limit():
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         yield
 
 

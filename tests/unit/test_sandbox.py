@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import tomllib
 
 import pytest
@@ -56,7 +57,10 @@ def test_a_process_is_found_by_the_mark_in_its_environment() -> None:
 
     child = subprocess.Popen(["sleep", "60"], env={MARK: place.mark, "PATH": os.environ["PATH"]})
     try:
-        found = [process.pid for process, its in marked().items() if its == place]
+        # The kernel lets the parent go on a moment before the environment can be read.
+        end = time.monotonic() + 60
+        while not (found := [process.pid for process, its in marked().items() if its == place]):
+            assert time.monotonic() < end
     finally:
         child.kill()
         child.wait()

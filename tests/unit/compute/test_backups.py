@@ -209,6 +209,6 @@ async def test_backups_are_written_where_opennebula_keeps_them_elsewhere(
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.02)

@@ -59,7 +59,7 @@ async def test_nothing_is_left_of_one_that_was_cancelled_while_it_was_begun(
 
     def slow(path: str, name: str) -> int:
         begun.set()
-        go_on.wait(5)
+        go_on.wait(60)
         return begin(path, name)
 
     async def write() -> None:
@@ -70,7 +70,7 @@ async def test_nothing_is_left_of_one_that_was_cancelled_while_it_was_begun(
     await asyncio.to_thread(lambda: None)
     before = open_files()
     writing = asyncio.create_task(write())
-    await asyncio.to_thread(begun.wait, 5)
+    await asyncio.to_thread(begun.wait, 60)
     writing.cancel()
     await asyncio.sleep(0)
     go_on.set()

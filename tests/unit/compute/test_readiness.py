@@ -13,7 +13,7 @@ async def test_after_a_boot_each_nas_that_had_something_here_is_awaited(tmp_path
     path = str(tmp_path / "nas.json")
     Readiness(path).holds({"nas1", "nas2"})
     booted = Readiness(path)
-    waiting = asyncio.create_task(booted.wait(5))
+    waiting = asyncio.create_task(booted.wait(60))
 
     booted.synced("nas1")
     await asyncio.sleep(0)

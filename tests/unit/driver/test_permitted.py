@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -17,6 +18,7 @@ from onelun.driver.permitted import open_image
 from onelun.errors import NotFound, Rejected
 
 TURNS = 3000
+LIMIT_S = 60.0
 
 
 @pytest.fixture
@@ -79,7 +81,11 @@ def test_a_file_that_becomes_a_link_at_any_moment_is_judged_by_what_was_opened(
     swapper.start()
     read, refused = set(), 0
     try:
-        for _ in range(TURNS):
+        end = time.monotonic() + LIMIT_S
+        for turn in count():
+            # A busy machine may let the other thread begin only when these are over.
+            if turn >= TURNS and ((read and refused) or time.monotonic() > end):
+                break
             with suppress(NotFound):
                 try:
                     descriptor = open_image(str(place / "upload/sub/disk"), limits)
@@ -90,7 +96,7 @@ def test_a_file_that_becomes_a_link_at_any_moment_is_judged_by_what_was_opened(
                     os.close(descriptor)
     finally:
         done.set()
-        swapper.join(10)
+        swapper.join(60)
 
     assert read == {b"an image"}
     assert refused

@@ -21,7 +21,10 @@ MIB = 1 << 20
 
 
 class Node:
-    """A compute node: what it is connected to, which links it has, and how it behaves."""
+    """A compute node: what it is connected to, which links it has, and how it behaves.
+
+    It answers nothing before `go_on`, where that is an event.
+    """
 
     def __init__(self, name):
         self.name = name
@@ -34,8 +37,14 @@ class Node:
         self.silent = False
         self.refuse = None
         self.dead = False
-        self.delay_s = 0.0
+        self.go_on = None
         self.asked = []
+
+    async def has_been_asked(self, kind):
+        """Return when it has a request of that kind."""
+        async with asyncio.timeout(60):
+            while not any(isinstance(request, kind) for request in self.asked):
+                await asyncio.sleep(0.001)
 
 
 class Nodes:
@@ -55,7 +64,8 @@ class Nodes:
         there.asked.append(request)
         if isinstance(request, m.Hello):
             return m.HelloIs(node=node, role="compute", instance=there.instance, version="0", initiator=there.initiator)
-        await asyncio.sleep(there.delay_s)
+        if there.go_on is not None:
+            await there.go_on.wait()
         if there.silent:
             raise NoReply(f"{node} did not answer in time")
         if there.refuse is not None:

@@ -301,7 +301,7 @@ async def test_an_agent_that_wipes_for_long_still_looks_after_its_hosts(begin, p
     monkeypatch.setattr(nas.agent._leases, "end_overdue", end_overdue)
     running = asyncio.create_task(nas.agent.rounds.run())
     try:
-        await asyncio.wait_for(looked.wait(), 5)
+        await asyncio.wait_for(looked.wait(), 60)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -6,7 +6,7 @@ import pytest
 
 from onelun.errors import Busy, Cancelled, CommandFailed, Conflict, NoReply, NotFound, OutOfSpace, Rejected, Unreachable
 from onelun.model import Kind, Owner
-from onelun.rpc.message import CreateZvol, FindPlacements, ListZvols, MapZvol, RemoveDisk, UnmapZvol
+from onelun.rpc.message import CreateZvol, FindPlacements, ListZvols, MapZvol, RemoveDisk, SetZvol, UnmapZvol
 
 from .conftest import CLOUD, MIB
 
@@ -345,9 +345,10 @@ async def test_a_removal_of_a_disk_on_a_dead_host_fences_and_goes_on(nas):
 
 async def test_a_removal_ends_a_map_that_waits_for_its_host(nas):
     await _image(nas, "one-1-3-0", DISK)
-    nas.nodes["node1"].delay_s = 0.3
+    nas.nodes["node1"].go_on = asyncio.Event()
     mapping = asyncio.create_task(nas.ask(_map("one-1-3-0")))
-    await asyncio.sleep(0.05)
+    await nas.nodes["node1"].has_been_asked(SetZvol)
+    nas.nodes["node1"].go_on = None
 
     await nas.ask(RemoveDisk(zvol="one-1-3-0", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH))
 

@@ -18,6 +18,7 @@ from onelun.rpc.message import (
     ImportZvol,
     MapZvol,
     RenewImport,
+    SetZvol,
     SyncZvols,
     UnmapZvol,
 )
@@ -313,11 +314,12 @@ async def test_a_volume_that_cannot_be_written_to_is_not_offered(nas, monkeypatc
 
 async def test_cancelling_a_repeated_map_leaves_the_attachment_alone(nas):
     mapped = await _mapped(nas)
-    nas.nodes["node1"].delay_s = 0.3
+    nas.nodes["node1"].go_on = asyncio.Event()
+    nas.nodes["node1"].asked.clear()
     again = asyncio.create_task(
         nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node1", cloud=CLOUD, vm=3, disk=0, path=PATH))
     )
-    await asyncio.sleep(0.05)
+    await nas.nodes["node1"].has_been_asked(SetZvol)
 
     again.cancel()
     with pytest.raises(asyncio.CancelledError):

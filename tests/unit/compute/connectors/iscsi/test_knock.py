@@ -118,7 +118,7 @@ async def test_a_portal_that_says_nothing_is_given_up_in_time() -> None:
     with pytest.raises(Unreachable, match="answers no login"):
         await knock(export(portal), portal)
 
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 60
     server.close()
 
 

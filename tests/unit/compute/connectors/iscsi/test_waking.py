@@ -173,11 +173,12 @@ async def test_the_connector_looks_at_our_sessions_alone(
 async def test_a_target_that_nobody_serves_does_not_answer(host: Host) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
+        # It is nobody else's meanwhile, and nobody listens on it.
         port = free.getsockname()[1]
-    put(host.tree / "class/iscsi_connection/connection7:0/persistent_port", str(port))
-    waking = Waking("node1", host.sysfs, after_s=0, stop=host._stop)
+        put(host.tree / "class/iscsi_connection/connection7:0/persistent_port", str(port))
+        waking = Waking("node1", host.sysfs, after_s=0, stop=host._stop)
 
-    await waking.look(host.sysfs.sessions()[:1])
+        await waking.look(host.sysfs.sessions()[:1])
 
     assert host.stopped == []
 

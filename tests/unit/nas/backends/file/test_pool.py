@@ -441,12 +441,12 @@ async def test_a_cancelled_step_goes_on_behind_nobody(path, monkeypatch):
 
     def slowly(*args, **kwargs):
         entered.set()
-        go_on.wait(10)
+        go_on.wait(60)
         show(*args, **kwargs)
 
     monkeypatch.setattr(filepool, "rename_new", slowly)
     publishing = asyncio.create_task(backend.publish(built.uuid))
-    await asyncio.to_thread(entered.wait, 10)
+    await asyncio.to_thread(entered.wait, 60)
     publishing.cancel()
     await asyncio.sleep(0.1)
     assert not publishing.done()

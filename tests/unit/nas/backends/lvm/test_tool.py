@@ -120,22 +120,24 @@ async def test_a_reading_that_failed_is_not_the_last():
 async def test_changes_run_one_at_a_time_and_a_begun_one_ends_when_its_caller_is_cancelled():
     lvm = Lvm("tank", "vg", udev_s=1.0)
     done = []
-    go = asyncio.Event()
+    began, go = asyncio.Event(), asyncio.Event()
 
     async def step(name):
+        began.set()
         await go.wait()
         done.append(name)
 
     begun = asyncio.create_task(lvm.alone(lambda: step("begun")))
     waiting = asyncio.create_task(lvm.alone(lambda: step("waiting")))
     later = asyncio.create_task(lvm.alone(lambda: step("later")))
-    await asyncio.sleep(0.01)
+    await began.wait()
+    await few_turns()
     begun.cancel()
     waiting.cancel()
-    await asyncio.sleep(0.01)
+    await few_turns()
     assert not begun.done()
     go.set()
-    await asyncio.wait([begun, waiting, later], timeout=5)
+    await asyncio.wait([begun, waiting, later], timeout=60)
 
     assert begun.cancelled()
     assert waiting.cancelled()
@@ -159,14 +161,14 @@ async def test_a_change_that_takes_long_is_left_to_itself_and_not_killed(monkeyp
     begun = asyncio.create_task(lvm.alone(step))
     await began.wait()
     begun.cancel()
-    await asyncio.wait([begun], timeout=5)
+    await asyncio.wait([begun], timeout=60)
     later = asyncio.create_task(lvm.alone(after))
-    await asyncio.sleep(0.01)
+    await few_turns()
 
     assert begun.cancelled()
     assert done == []
     go.set()
-    await asyncio.wait_for(later, 5)
+    await asyncio.wait_for(later, 60)
     assert done == ["step", "after"]
 
 
@@ -184,7 +186,12 @@ async def test_a_change_that_failed_lets_the_next_one_run():
     assert await lvm.alone(succeed) == 7
 
 
+async def few_turns():
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def until(condition):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
