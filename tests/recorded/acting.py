@@ -17,7 +17,7 @@ def prepared(cloud: Cloud, action: Action) -> State:
     """Make what must be there before; the state that must be there after."""
     cloud.serve([action.vm] if action.vm else [])
     cloud.prepare(action.before)
-    return action.after(cloud.state())
+    return action.after(cloud.settled())
 
 
 def difference(found: State, expected: State) -> str:

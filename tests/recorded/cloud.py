@@ -16,15 +16,15 @@ from typing import NamedTuple
 
 from tests.recorded.backupstore import Backupstore
 from tests.support import recorded
-from tests.support.observed import MIB, State, content_of, observe
+from tests.support.observed import MIB, State, Unreadable, content_of, observe
 from tests.support.oned import Oned
 from tests.support.recorded import RECORDINGS, Recorded
 from tests.support.sandbox.place import CHECKOUT, Place
 
-LIMIT_S = 150
+LIMIT_S = 300
 # Whoever was killed is missed after three times progress_s; what nobody renews goes with its lease, at a look every probe_s.
 LIMITS = {"progress_s": 1.0, "lease_s": 9.0, "probe_s": 2.0}
-SETTLE_S = 30.0
+SETTLE_S = 120.0
 # What is in the file that the recorded image is registered from.
 _BASE = bytes(range(256)) * (2 * MIB // 256)
 BASE = content_of(_BASE)
@@ -202,12 +202,21 @@ class Cloud:
         """What is there now."""
         return observe(self.place)
 
-    def settled(self) -> State:
-        """What is there when all that was interrupted is tidied up, or when that takes too long."""
+    def settled(self, expected: State | None = None) -> State:
+        """What is there when all that was interrupted is tidied up, and as expected; or when that takes too long."""
         end = time.monotonic() + SETTLE_S
-        while (found := self.state()).leftovers and time.monotonic() < end:
+        while True:
+            late = time.monotonic() > end
+            try:
+                found = self.state()
+            except (OSError, Unreadable):
+                # Something went while it was looked at.
+                if late:
+                    raise
+            else:
+                if late or (not found.leftovers and expected in (None, found)):
+                    return found
             time.sleep(0.1)
-        return found
 
     def reset(self) -> None:
         """Give everything back by oned's own actions; nothing may be left."""
@@ -225,7 +234,7 @@ class Cloud:
                 [self._remove(name) for name in left.volumes if _IMAGE.fullmatch(name)],
             ):
                 list(pool.map(self.run, calls))
-        left = self.settled()
+        left = self.settled(State())
         assert left == State(), f"left when all was given back: {left}"
 
     def _delete(self, host: str, path: str) -> Recorded:

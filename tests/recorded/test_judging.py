@@ -10,7 +10,7 @@ from tests.recorded.cloud import Cloud
 from tests.recorded.table import ACTIONS
 from tests.support.sandbox.processes import start
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 LN = next(action for action in ACTIONS if action.id == "tm.ln")
 
 

@@ -15,7 +15,7 @@ from tests.support.requires import requires
 
 from onelun.faults.points import points
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")

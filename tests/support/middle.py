@@ -61,8 +61,8 @@ class Log:
 
 
 def kill_within(log: Log, work: Work, fraction: float, kill: Callable[[], None]) -> bool:
-    """Kill when that part of the work's time has gone; whether it was still under way then. At most 30 s."""
-    end = time.monotonic() + 30
+    """Kill when that part of the work's time has gone; whether it was still under way then. At most 5 minutes."""
+    end = time.monotonic() + 300
     while len(begun := log.begun()) <= work.number:
         assert time.monotonic() < end, f"{log.role} never began its piece {work.number}: {log.text()}"
         time.sleep(0.002)

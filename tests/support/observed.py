@@ -15,7 +15,6 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pytest
 from tests.support.sandbox.place import NAS, NODES, Place
 from tests.support.sandbox.processes import recorded, run
 from tests.support.sandbox.teardown import loops
@@ -23,10 +22,14 @@ from tests.support.sandbox.teardown import loops
 MIB = 1 << 20
 SWAP = "swap"
 _PAGE = 4096
-_READ_S = 30
+_READ_S = 60
 _BACKUP = re.compile(r"disk\.\d+\.\d+")
 _TARGET = re.compile(r"iqn\.2026-11\.io\.onelun\.\w+:\w+\.([\w-]+)\.e[0-9]+")
 _INITIATOR = re.compile(r"^        iqn\.2026-11\.io\.onelun\.host:(\w+)$", re.MULTILINE)
+
+
+class Unreadable(Exception):
+    """A device that a host has cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def link_to(name: str) -> str:
 
 
 def observe(place: Place) -> State:
-    """Look at a sandbox that is at rest."""
+    """Look at a sandbox that is at rest. Unreadable or OSError when it is not, or when a device is dead."""
     pool = Path(place.pool)
     # First: what goes takes its target along before, and nothing is told of that which has just gone.
     leftovers = [path.name for path in pool.iterdir() if path.name.startswith((".new-", ".clone-"))]
@@ -206,7 +209,7 @@ def _devices(place: Place, host: str) -> list[str]:
         try:
             subprocess.run(argv, timeout=_READ_S, check=True, capture_output=True)
         except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
-            pytest.fail(f"{link.name} on {host} cannot be read: {error}")
+            raise Unreadable(f"{link.name} on {host} cannot be read: {error}") from error
         found.append(link.name)
     return found
 
