@@ -26,8 +26,10 @@ from onelun.rpc.message import UnmapZvol, ZvolUnmapped
 
 log = logging.getLogger(__name__)
 
-# What is kept of the deadline for undoing, and what that may take.
+# What is kept of the deadline for undoing, and what that may take when the action is stopped.
 _CLEAN_UP_S = 10.0
+# What it may take otherwise, where the deadline has left so much: a busy host gives a disk back slowly.
+_UNDO_S = 30.0
 
 
 class _End(NamedTuple):
@@ -81,8 +83,9 @@ async def premigrate(run: Run) -> str:
                 beside=migration.source.agent,
                 within_s=max(1.0, run.deadline.left_s() - _CLEAN_UP_S),
             )
-    except (OnelunError, asyncio.CancelledError):
-        undo = asyncio.ensure_future(_undo(run, migration, begun, carried=carried))
+    except (OnelunError, asyncio.CancelledError) as error:
+        within_s = _UNDO_S if isinstance(error, OnelunError) else _CLEAN_UP_S
+        undo = asyncio.ensure_future(_undo(run, migration, begun, carried=carried, within_s=within_s))
         await asyncio.shield(undo)
         raise
     for source, disk in volumes:
@@ -154,11 +157,13 @@ async def _is_apart(run: Run, here: _End, there: _End) -> bool:
     return not await shared(run, ends[0], ends[1])
 
 
-async def _undo(run: Run, migration: _Migration, begun: list[tuple[Source, VmDisk]], *, carried: bool) -> None:
+async def _undo(
+    run: Run, migration: _Migration, begun: list[tuple[Source, VmDisk]], *, carried: bool, within_s: float
+) -> None:
     """Whatever the host got, it has it no more; what it does not give back is fenced."""
     target, stays = migration.target, migration.source
     asked = [
-        run.ask(source.nas, _ending(run, source, disk, target, stays), ZvolUnmapped, within_s=_CLEAN_UP_S)
+        run.ask(source.nas, _ending(run, source, disk, target, stays), ZvolUnmapped, within_s=within_s)
         for source, disk in begun
     ]
     left = [error for error in await asyncio.gather(*asked, return_exceptions=True) if isinstance(error, Exception)]
