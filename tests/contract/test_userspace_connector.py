@@ -20,6 +20,7 @@ from tests.support.blocks import (
     read,
     run,
     start_writer,
+    unmounted,
     write,
 )
 from tests.support.iscsi import MIB, TgtLab
@@ -214,7 +215,7 @@ async def test_a_mounted_device_is_busy(iscsi: TgtLab) -> None:
         with pytest.raises(Busy, match=f"mounted on {place}"):
             await host.disconnect(export.iqn)
     finally:
-        run("umount", place)
+        await unmounted(device, place)
 
     await host.disconnect(export.iqn)
     assert leftovers(iscsi) == []

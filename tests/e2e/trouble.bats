@@ -4,7 +4,7 @@
 load sandbox.bash
 
 setup_file() {
-	sandbox_up --finish-s 15
+	sandbox_up --finish-s 60
 	document 1 64 PERSISTENT=1 | base64 -w0 >"$BATS_FILE_TMPDIR/document"
 	"$CHECKOUT/datastore/onelun/mkfs" 1 <"$BATS_FILE_TMPDIR/document"
 }
@@ -22,13 +22,13 @@ within() {
 }
 
 @test "a host that nobody serves is named in the refusal" {
-	within 14 tm 1 ln frontend:nas1/tank/one-1 "host09:$DIRECTORY/9/disk.0" 9 102
+	within 40 tm 1 ln frontend:nas1/tank/one-1 "host09:$DIRECTORY/9/disk.0" 9 102
 	one_sentence 'host09'
 }
 
 @test "the NAS agent is down: nothing happened, and it works when it is back" {
 	kill_role nas1
-	within 14 ds 1 mkfs 2 64
+	within 40 ds 1 mkfs 2 64
 	one_sentence 'nas1'
 
 	restart nas1
@@ -37,7 +37,7 @@ within() {
 
 @test "the NAS agent hangs: the action ends in time, and the repeat succeeds" {
 	kill -STOP "$(pid_of nas1)"
-	within 60 ds 1 mkfs 3 64
+	within 100 ds 1 mkfs 3 64
 	one_sentence 'nas1'
 	kill -CONT "$(pid_of nas1)"
 
@@ -49,7 +49,7 @@ within() {
 @test "a compute agent is down: ln says so, and works when it is back" {
 	local dir=$DIRECTORY/10
 	kill_role node1
-	within 60 tm 1 ln frontend:nas1/tank/one-1 "host01:$dir/disk.0" 10 102
+	within 100 tm 1 ln frontend:nas1/tank/one-1 "host01:$dir/disk.0" 10 102
 	one_sentence 'node1'
 
 	restart node1
@@ -115,6 +115,6 @@ write_until() {
 
 @test "the broker is down: one sentence in time" {
 	kill_role broker
-	within 60 ds 1 mkfs 5 64
+	within 100 ds 1 mkfs 5 64
 	one_sentence 'broker|RabbitMQ'
 }

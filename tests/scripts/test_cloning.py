@@ -311,6 +311,6 @@ def test_what_cannot_be_exported_is_one_sentence(front: FrontEnd, tmp_path: Path
 
 
 def slow(front: FrontEnd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have qemu-img begin only when the test is long over."""
-    waiting = ("sh", "-c", 'sleep 100; exec "$@"', "slow")
+    """Have qemu-img begin only after some seconds."""
+    waiting = ("sh", "-c", 'sleep 5; exec "$@"', "slow")
     monkeypatch.setattr(importing, "_LIMITS", (*importing._LIMITS, *waiting))

@@ -89,6 +89,19 @@ def read(device: str, size: int, offset: int = 0) -> bytes:
         os.close(descriptor)
 
 
+async def unmounted(device: str, place: str) -> None:
+    """Unmount it, and wait until the kernel has let go of the device."""
+    run("umount", place)
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
 def content(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()

@@ -186,7 +186,7 @@ class PrivateBroker:
             self.stop(keep=not self._temporary)
             raise
 
-    def ctl(self, *arguments: str, timeout_s: float = 30, stdin: str | None = None) -> str:
+    def ctl(self, *arguments: str, timeout_s: float = 300, stdin: str | None = None) -> str:
         """Run rabbitmqctl on the node and return what it prints. Raises BrokerError."""
         done = subprocess.run(
             [self.node.rabbitmqctl, *arguments],
