@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import subprocess
 import time
 from collections.abc import AsyncIterator
 
@@ -19,7 +20,6 @@ from tests.support.blocks import (
     leftovers,
     read,
     run,
-    start_writer,
     unmounted,
     write,
 )
@@ -102,7 +102,7 @@ async def test_force_clears_away_what_a_kill_left(iscsi: TgtLab, programs: list[
     host = iscsi.connector("node1")
     export = iscsi.offer("one-1", "node1")
     device = await host.connect(export)
-    writer = start_writer(device)
+    writer = writing(device)
     for program in programs:
         kill(iscsi, program)
 
@@ -129,7 +129,7 @@ async def test_force_frees_a_writer_that_waits_for_a_target_that_is_gone(iscsi: 
     export = iscsi.offer("one-1", "node1")
     device = await host.connect(export)
     iscsi.withdraw(export)
-    writer = start_writer(device)
+    writer = writing(device)
     await asyncio.sleep(0.5)
     assert writer.poll() is None
 
@@ -317,6 +317,12 @@ async def test_a_writer_goes_on_when_the_target_daemon_is_back(iscsi: TgtLab) ->
     await asyncio.to_thread(write, device, b"2" * 4096, 4096)
 
     assert content(iscsi.backing(export))[:8192] == b"1" * 4096 + b"2" * 4096
+
+
+def writing(device: str) -> subprocess.Popen[bytes]:
+    """A process that writes to the device until that fails."""
+    argv = ["dd", "if=/dev/zero", f"of={device}", "bs=64k", "oflag=direct", "conv=nocreat"]
+    return subprocess.Popen(argv, stderr=subprocess.DEVNULL)
 
 
 def make_tree(place: str) -> str:

@@ -32,7 +32,7 @@ def leftovers(lab: Lab) -> list[str]:
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         found += [line for line in file if lab.directory in line]
     losetup = subprocess.run(
-        ["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, timeout=60, check=True
+        ["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, timeout=10, check=True
     )
     found += [line for line in losetup.stdout.splitlines() if lab.directory in line]
     for name in HOSTS:
@@ -120,7 +120,7 @@ def scribble(descriptor: int, expected: bytearray, seed: int, *, count: int = 60
 
 def run(*argv: str) -> None:
     """A tool that must succeed."""
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
 
 

@@ -25,8 +25,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.support.tgt import free_port
-
 from onelun.rpc.setup import Broker, grants
 
 # The wrappers in /usr/sbin insist on root or the user rabbitmq; these do not.
@@ -312,6 +310,26 @@ def end_session(leader: int) -> None:
         if time.monotonic() > limit:
             raise BrokerError(f"processes {left} do not end")
         time.sleep(0.02)
+
+
+# What this process was told already; nobody may listen there yet.
+_GIVEN: set[int] = set()
+
+
+def free_port(address: str) -> int:
+    """A port that nobody uses on `address` now, and no outgoing connection is given meanwhile; each time another."""
+    while True:
+        # Below net.ipv4.ip_local_port_range, whose default begins at 32768: a broker listens only seconds later.
+        port = 20000 + secrets.randbelow(12000)
+        with (
+            socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe,
+            contextlib.suppress(OSError),
+        ):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+            if port not in _GIVEN:
+                _GIVEN.add(port)
+                return port
 
 
 def _ordinary_user() -> tuple[int, int]:

@@ -196,11 +196,11 @@ class TgtLab(Lab):
         self._admin("--mode", "target", "--op", "delete", "--force", "--tid", str(self._tids.pop(iqn)))
 
     def _admin(self, *args: str, while_it_says: str | None = None) -> str:
-        """What tgtadm prints; asked again for 60 s while it refuses in those words."""
+        """What tgtadm prints; asked again for 10 s while it refuses in those words."""
         argv = ["tgtadm", "--lld", "iscsi", *args]
-        until = time.monotonic() + 60
+        until = time.monotonic() + 10
         while True:
-            done = subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=10, check=False)
             if done.returncode == 0:
                 return done.stdout
             late = while_it_says is None or while_it_says not in done.stderr or time.monotonic() > until

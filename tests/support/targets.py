@@ -151,7 +151,7 @@ class IscsiNas:
         environment = {**os.environ, "LIBISCSI_CHAP_USERNAME": target.user, "LIBISCSI_CHAP_PASSWORD": target.secret}
         if not target.secret:
             del environment["LIBISCSI_CHAP_USERNAME"], environment["LIBISCSI_CHAP_PASSWORD"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
         if done.returncode or "error" in (done.stdout + done.stderr).lower():
             raise RefusedError(done.stdout + done.stderr)
         return done.stdout
@@ -189,7 +189,7 @@ class IscsiSession:
         )
         os.close(inner)
         # It asks for a command when it is logged in.
-        self._read(60)
+        self._read()
 
     def write(self, offset, byte, length):
         self._tell(f"write -P {byte} {offset} {length}")
@@ -207,16 +207,16 @@ class IscsiSession:
 
     def kill(self):
         self._process.kill()
-        self._process.wait(60)
+        self._process.wait(10)
 
     def _tell(self, command):
         self._process.stdin.write(f"{command}\n".encode())
         self._process.stdin.flush()
         self._read()
 
-    def _read(self, limit_s=10):
+    def _read(self):
         said = ""
-        until = time.monotonic() + limit_s
+        until = time.monotonic() + 10
         while not said.endswith("qemu-io> "):
             if time.monotonic() > until:
                 raise RefusedError(said)

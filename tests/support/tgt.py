@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
+import random
 import signal
 import socket
 import subprocess
@@ -22,8 +22,8 @@ from onelun.errors import OnelunError
 from onelun.nas.exporters.tgt.ipc import ControlSocket, Mode, Op
 from onelun.nas.exporters.tgt.listing import parse_tids
 
-_START_S = 60.0
-_END_S = 30.0
+_START_S = 10.0
+_END_S = 5.0
 _LEAVE_S = 1.0
 
 
@@ -147,19 +147,12 @@ class PrivateTgtd:
             return int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
 
 
-# What this process was told already; nobody may listen there yet.
-_GIVEN: set[int] = set()
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now, and that no outgoing connection is given by the kernel meanwhile; each time another."""
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now, and that no outgoing connection is given by the kernel meanwhile."""
     while True:
         # Below net.ipv4.ip_local_port_range, whose default begins at 32768.
-        port = 20000 + secrets.randbelow(12000)
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with socket.socket(family) as one, contextlib.suppress(OSError):
+        port = random.randrange(20000, 32000)
+        with socket.socket() as one, contextlib.suppress(OSError):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind((address, port))
-            if port not in _GIVEN:
-                _GIVEN.add(port)
-                return port
+            one.bind(("127.0.0.1", port))
+            return port

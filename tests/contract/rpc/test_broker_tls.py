@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.broker import PrivateBroker
+from tests.support.broker import PrivateBroker, free_port
 from tests.support.requires import requires
-from tests.support.tgt import free_port
 
 from onelun.deadline import Deadline
 from onelun.errors import Rejected, Unreachable

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from tests.support.agent_process import AgentProcess
-from tests.support.broker import PrivateBroker
+from tests.support.broker import PrivateBroker, free_port
 from tests.support.requires import requires
-from tests.support.tgt import free_port
 
 from onelun.config import Limits
 from onelun.deadline import Deadline
