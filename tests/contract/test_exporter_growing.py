@@ -91,10 +91,9 @@ async def test_what_was_busy_grows_when_the_session_has_ended(nas, target):
     grown = longer(one)
     await asyncio.gather(nas.exporter.grow(grown), return_exceptions=True)
     session.close()
-    for _ in range(100):
-        if not (await nas.exporter.exports())[one.iqn].sessions:
-            break
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        while (await nas.exporter.exports())[one.iqn].sessions:
+            await asyncio.sleep(0.05)
 
     await nas.exporter.grow(grown)
 

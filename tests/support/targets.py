@@ -17,6 +17,9 @@ from onelun.model import Portal
 from onelun.nas.exporters.memory import MemoryExporter
 from onelun.nas.exporters.tgt.exporter import TgtExporter
 
+# A program of an initiator's is through in a second, and in a guest on a busy machine in many.
+LIMIT_S = 60
+
 
 class RefusedError(Exception):
     """The initiator was not let in, or its command failed."""
@@ -151,7 +154,7 @@ class IscsiNas:
         environment = {**os.environ, "LIBISCSI_CHAP_USERNAME": target.user, "LIBISCSI_CHAP_PASSWORD": target.secret}
         if not target.secret:
             del environment["LIBISCSI_CHAP_USERNAME"], environment["LIBISCSI_CHAP_PASSWORD"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         if done.returncode or "error" in (done.stdout + done.stderr).lower():
             raise RefusedError(done.stdout + done.stderr)
         return done.stdout
@@ -207,16 +210,19 @@ class IscsiSession:
 
     def kill(self):
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(LIMIT_S)
 
     def _tell(self, command):
-        self._process.stdin.write(f"{command}\n".encode())
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(f"{command}\n".encode())
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise RefusedError("it has ended") from error
         self._read()
 
     def _read(self):
         said = ""
-        until = time.monotonic() + 10
+        until = time.monotonic() + LIMIT_S
         while not said.endswith("qemu-io> "):
             if time.monotonic() > until:
                 raise RefusedError(said)

@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
 from tests.support.requires import requires
-from tests.support.targets import IscsiNas
+from tests.support.targets import LIMIT_S, IscsiNas
 from tests.support.tgt import free_port
 
+from onelun.errors import Busy
 from onelun.model import Portal
 from onelun.nas.exporters.lio import backstores, configfs, targets
 from onelun.nas.exporters.lio.exporter import LioExporter
@@ -68,9 +70,16 @@ class LioNas(IscsiNas):
 
     def clear(self):
         """Remove what there is of ours in LIO."""
+        until = time.monotonic() + LIMIT_S
         for found in configfs.listed("nas1"):
-            configfs.shut(found.iqn, 30)
-            targets.remove("nas1", found.iqn)
+            while True:
+                configfs.shut(found.iqn, LIMIT_S)
+                try:
+                    targets.remove("nas1", found.iqn)
+                    break
+                except Busy:
+                    # A login that had begun before is through only now.
+                    assert time.monotonic() < until
         backstores.sweep("nas1")
 
 
@@ -82,9 +91,19 @@ def ours():
     ]
 
 
+def commands(target):
+    """How many SCSI commands the target's volume has got since it was first offered."""
+    path = configfs.link(f"{configfs.ISCSI}/{target.iqn}/tpgt_{configfs.TAG}/lun/lun_0")
+    return int(configfs.read(f"{path}/statistics/scsi_lu/num_cmds"))
+
+
 def _unload(module):
-    if os.path.isdir(f"/sys/module/{module}"):
-        subprocess.run(["rmmod", module], timeout=20, check=True)
+    until = time.monotonic() + LIMIT_S
+    while os.path.isdir(f"/sys/module/{module}"):
+        done = subprocess.run(["rmmod", module], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        # The last thread of a portal, or a look at an attribute, may hold it for a moment.
+        assert done.returncode == 0 or ("in use" in done.stderr and time.monotonic() < until), done.stderr
+        time.sleep(0.05)
 
 
 class Block:
@@ -148,7 +167,7 @@ class FarHost:
 
 def tool(*command):
     """What a command of the system prints. It must succeed."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout
 
 
 def killed_before(step, act, *args):
