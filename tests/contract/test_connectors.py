@@ -167,7 +167,8 @@ async def test_a_closed_portal_is_unreachable_at_once(lab: Lab, host: Connector)
     with pytest.raises(Unreachable, match=str(lab.closed.port)):
         await host.connect(export)
 
-    assert time.monotonic() - begun < 2
+    # What waits for an answer waits for 3 s or longer.
+    assert time.monotonic() - begun < 3
     assert leftovers(lab) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import threading
@@ -37,12 +38,15 @@ def device(tmp_path: Path) -> Iterator[str]:
     path = tmp_path / "device"
     path.write_bytes(bytes(1 << 20))
     loop = _run("losetup", "--find", "--show", str(path))
+    if shutil.which("udevadm"):
+        # Where udev runs it looks into the new device, and would be found there.
+        _run("udevadm", "settle", "--timeout=60")
     yield loop
     _run("losetup", "--detach", loop)
 
 
 def _run(*argv: str) -> str:
-    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    return subprocess.run(argv, capture_output=True, text=True, timeout=90, check=True).stdout.strip()
 
 
 @contextmanager

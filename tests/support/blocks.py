@@ -9,8 +9,9 @@ import random
 import signal
 import stat
 import subprocess
+import time
 
-from tests.support.iscsi import Lab
+from tests.support.iscsi import LIMIT_S, Lab
 
 from onelun.compute import processes
 
@@ -32,7 +33,7 @@ def leftovers(lab: Lab) -> list[str]:
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         found += [line for line in file if lab.directory in line]
     losetup = subprocess.run(
-        ["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, timeout=10, check=True
+        ["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, timeout=LIMIT_S, check=True
     )
     found += [line for line in losetup.stdout.splitlines() if lab.directory in line]
     for name in HOSTS:
@@ -124,10 +125,25 @@ def run(*argv: str) -> None:
     assert done.returncode == 0, f"{argv}: {done.stderr}"
 
 
-def start_writer(device: str) -> subprocess.Popen[bytes]:
-    """A process that writes to the device until that fails."""
-    argv = ["dd", "if=/dev/zero", f"of={device}", "bs=64k", "oflag=direct"]
-    return subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+async def start_writer(device: str) -> subprocess.Popen[bytes]:
+    """A process that writes to the device until that fails, and that waits for the device already."""
+    # Without O_CREAT: a device that is not there must not become a file.
+    argv = ["dd", "if=/dev/zero", f"of={device}", "bs=64k", "oflag=direct", "conv=nocreat"]
+    writer = subprocess.Popen(argv, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 it returns at once
+    until, waits = time.monotonic() + LIMIT_S, 0
+    while waits < 5:
+        assert writer.poll() is None, "it ended"
+        assert time.monotonic() < until, "it does not wait for the device"
+        waits = waits + 1 if _waits_in_kernel(writer.pid, "dd") else 0
+        await asyncio.sleep(0.1)
+    return writer
+
+
+def _waits_in_kernel(pid: int, program: str) -> bool:
+    """Whether the process is that program by now, and in a sleep that no signal ends."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        name, _, rest = file.read().partition("(")[2].rpartition(")")
+    return name == program and rest.split()[0] == "D"
 
 
 def kill(lab: Lab, program: str) -> processes.Daemon | None:

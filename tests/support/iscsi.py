@@ -22,6 +22,8 @@ from onelun.model import Portal, Target
 
 SECRET = "secret-of-16-chr"
 MIB = 1 << 20
+# What a test waits for is there in a second, and in a guest on a busy machine in many.
+LIMIT_S = 60.0
 
 
 def initiator(host: str) -> str:
@@ -36,7 +38,7 @@ class Lab:
     def __init__(self, directory: str, portal: Portal) -> None:
         self.directory = directory
         self.portal = portal
-        self.closed = Portal("127.0.0.1", free_port())
+        self.closed = Portal("127.0.0.1", free_port(but=portal.port))
         self.targets: dict[str, Target] = {}
 
     def connector(self, host: str) -> Connector:
@@ -193,14 +195,15 @@ class TgtLab(Lab):
         self.targets.clear()
 
     def _delete(self, iqn: str) -> None:
-        self._admin("--mode", "target", "--op", "delete", "--force", "--tid", str(self._tids.pop(iqn)))
+        tid = str(self._tids.pop(iqn))
+        self._admin("--mode", "target", "--op", "delete", "--force", "--tid", tid, while_it_says="still active")
 
     def _admin(self, *args: str, while_it_says: str | None = None) -> str:
-        """What tgtadm prints; asked again for 10 s while it refuses in those words."""
+        """What tgtadm prints; asked again while it refuses in those words."""
         argv = ["tgtadm", "--lld", "iscsi", *args]
-        until = time.monotonic() + 10
+        until = time.monotonic() + LIMIT_S
         while True:
-            done = subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=10, check=False)
+            done = subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
             if done.returncode == 0:
                 return done.stdout
             late = while_it_says is None or while_it_says not in done.stderr or time.monotonic() > until

@@ -7,13 +7,11 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import msgspec
 from tests.support.cable import Cable
-from tests.support.iscsi_open import (
-    iscsid_pid,
-)
+from tests.support.iscsi import LIMIT_S
+from tests.support.iscsi_open import iscsid_pid, session_places, told
 
 from onelun.compute.connectors.base import Export
 from onelun.compute.connectors.iscsi.connector import IscsiConnector
@@ -30,7 +28,7 @@ async def open_up(connector: IscsiConnector, export: Export) -> tuple[str, int]:
     return device, os.open(device, os.O_RDWR)
 
 
-async def comes(*wanted: object, within_s: float = 30.0) -> None:
+async def comes(*wanted: object, within_s: float = LIMIT_S) -> None:
     """Wait until every condition holds."""
     until = time.monotonic() + within_s
     while not all(met() for met in wanted):  # type: ignore[operator]
@@ -39,9 +37,10 @@ async def comes(*wanted: object, within_s: float = 30.0) -> None:
 
 
 def state(export: Export) -> str:
-    for place in Path("/sys/class/iscsi_session").glob("session*"):
-        if (place / "targetname").read_text().strip() == export.iqn:
-            return (place / "state").read_text().strip()
+    """Of the export's session, in the kernel's word."""
+    for place in session_places():
+        if told(place, "targetname") == export.iqn:
+            return told(place, "state")
     return "gone"
 
 
@@ -64,10 +63,10 @@ class paused:  # noqa: N801 - it reads as a word in `with`
 def groups(*options: str) -> list[str]:
     """The volume groups that LVM of this host sees."""
     argv = ("vgs", "--noheadings", "-o", "vg_name", *options)
-    return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+    return subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout.split()
 
 
 def iscsiadm(*args: str, check: bool = True) -> str:
-    done = subprocess.run(["iscsiadm", *args], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["iscsiadm", *args], capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0 or not check, f"{args}: {done.stderr}"
     return done.stdout

@@ -10,7 +10,7 @@ import tempfile
 from rtslib_fb import LUN as Lun  # noqa: N811 - a class
 from rtslib_fb import TPG, BlockStorageObject, FabricModule, MappedLUN, NetworkPortal, NodeACL, Target
 from tests.support.blocks import HOSTS
-from tests.support.iscsi import Lab
+from tests.support.iscsi import LIMIT_S, Lab
 from tests.support.iscsi_open import records, sessions, start_iscsid
 from tests.support.requires import requires
 from tests.support.tgt import free_port
@@ -89,4 +89,4 @@ class LioLab(Lab):
 
 
 def _run(*argv: str) -> str:
-    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    return subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout.strip()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 from tests.support.blocks import HOSTS
-from tests.support.iscsi import TgtLab
+from tests.support.iscsi import LIMIT_S, TgtLab
 from tests.support.requires import requires
 
 from onelun.compute.connectors.base import Export
@@ -64,16 +64,15 @@ class OpenIscsiLab(TgtLab):
         Path(path).write_bytes(bytes(1 << 20))
         tid = str(self._tids[export.iqn])
         self._admin("--mode", "logicalunit", "--op", "new", "--tid", tid, "--lun", str(lun), "-b", path)
-        (place,) = (
-            place
-            for place in Path("/sys/class/iscsi_session").glob("session*")
-            if (place / "targetname").read_text().strip() == export.iqn
-        )
+        (place,) = (place for place in session_places() if told(place, "targetname") == export.iqn)
         host = re.search(r"/host(\d+)/", os.path.realpath(place))
         assert host is not None
         Path(f"/sys/class/scsi_host/host{host[1]}/scan").write_text(f"0 0 {lun}")
-        until = time.monotonic() + 10
-        while not (found := [*(place / "device").glob(f"target*/*:{lun}/block/sd*")]):
+        until = time.monotonic() + LIMIT_S
+        # The kernel shows the disk in /sys before it makes its node.
+        while not (found := [*(place / "device").glob(f"target*/*:{lun}/block/sd*")]) or not os.path.exists(
+            f"/dev/{found[0].name}"
+        ):
             assert time.monotonic() < until, f"LUN {lun} does not appear"
             time.sleep(0.05)
         return f"/dev/{found[0].name}"
@@ -99,15 +98,23 @@ class OpenIscsiLab(TgtLab):
 
 def sessions(*hosts: str) -> list[str]:
     """The targets that the hosts have sessions with, as the kernel shows them."""
-    found = []
-    for place in sorted(Path("/sys/class/iscsi_session").glob("session*")):
-        try:
-            iface, target = ((place / name).read_text().strip() for name in ("ifacename", "targetname"))
-        except FileNotFoundError:
-            continue
-        if iface in map(iface_of, hosts):
-            found.append(f"{place.name} to {target}")
-    return found
+    ours = set(map(iface_of, hosts))
+    return [
+        f"{place.name} to {told(place, 'targetname')}" for place in session_places() if told(place, "ifacename") in ours
+    ]
+
+
+def session_places() -> list[Path]:
+    """The directories of the kernel's sessions. One that it is just removing has lost its device, and is none."""
+    return [place for place in sorted(Path("/sys/class/iscsi_session").glob("session*")) if (place / "device").exists()]
+
+
+def told(place: Path, name: str) -> str:
+    """What the kernel tells of a session; nothing when that is going meanwhile."""
+    try:
+        return (place / name).read_text().strip()
+    except OSError:
+        return ""
 
 
 def records(*hosts: str) -> list[str]:
@@ -132,7 +139,7 @@ def without_iscsid() -> Iterator[None]:
     pid = iscsid_pid()
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until = time.monotonic() + 10
+    until = time.monotonic() + LIMIT_S
     while iscsid_pid() is not None:
         assert time.monotonic() < until, "iscsid is still there"
         time.sleep(0.02)
@@ -149,8 +156,8 @@ def start_iscsid() -> None:
     name = Path("/etc/iscsi/initiatorname.iscsi")
     if not name.exists():
         name.write_text("InitiatorName=iqn.2026-11.io.onelun.test:nobody\n")
-    subprocess.run(["iscsid"], timeout=10, check=True)
-    until = time.monotonic() + 10
+    subprocess.run(["iscsid"], timeout=LIMIT_S, check=True)
+    until = time.monotonic() + LIMIT_S
     while iscsid_pid() is None or not daemon_answers():
         assert time.monotonic() < until, "iscsid does not start"
         time.sleep(0.05)

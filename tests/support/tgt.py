@@ -22,8 +22,10 @@ from onelun.errors import OnelunError
 from onelun.nas.exporters.tgt.ipc import ControlSocket, Mode, Op
 from onelun.nas.exporters.tgt.listing import parse_tids
 
-_START_S = 10.0
+_START_S = 60.0
 _END_S = 5.0
+# A killed process is gone when the kernel has let go of what it held.
+_DEATH_S = 60.0
 _LEAVE_S = 1.0
 
 
@@ -109,7 +111,7 @@ class PrivateTgtd:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            self._wait(_END_S)
+            self._wait(_DEATH_S)
         with contextlib.suppress(ChildProcessError):
             if pid is not None:
                 os.waitpid(pid, os.WNOHANG)
@@ -147,11 +149,16 @@ class PrivateTgtd:
             return int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now, and that no outgoing connection is given by the kernel meanwhile."""
+def free_port(*, but: int = 0) -> int:
+    """A port of 127.0.0.1 that nobody listens on now, and that no outgoing connection is given by the kernel meanwhile.
+
+    It is another one than `but`, which somebody may be about to listen on.
+    """
     while True:
         # Below net.ipv4.ip_local_port_range, whose default begins at 32768.
         port = random.randrange(20000, 32000)
+        if port == but:
+            continue
         with socket.socket() as one, contextlib.suppress(OSError):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind(("127.0.0.1", port))

@@ -9,7 +9,7 @@ import time
 import pytest
 from tests.support.blocks import content, leftovers, read, start_writer
 from tests.support.cable import Cable
-from tests.support.iscsi import MIB
+from tests.support.iscsi import LIMIT_S, MIB
 from tests.support.iscsi_connecting import by, comes, paused, state
 from tests.support.iscsi_open import (
     OpenIscsiLab,
@@ -43,15 +43,13 @@ async def test_force_frees_a_writer_whose_target_is_gone_and_drops_its_writes(
     device = await node1.connect(export)
     iscsi.withdraw(export)
     await comes(lambda: state(export) == "FAILED")
-    writer = start_writer(device)
-    await asyncio.sleep(0.5)
-    assert writer.poll() is None
+    writer = await start_writer(device)
 
     begun = time.monotonic()
     await node1.disconnect(export.iqn, force=True)
 
-    assert time.monotonic() - begun < 10
-    assert writer.wait(10) != 0
+    assert time.monotonic() - begun < 30
+    assert writer.wait(LIMIT_S) != 0
     assert leftovers(iscsi) == []
     iscsi.offer("one-1", "node1")
     assert len(read(await node1.connect(export), 512)) == 512
@@ -65,15 +63,14 @@ async def test_force_frees_a_writer_behind_a_cut_cable_in_time(
     export = by(cable, iscsi.offer("one-1", "node1"))
     device = await node1.connect(export)
     cable.cut()
-    writer = start_writer(device)
-    await asyncio.sleep(0.5)
+    writer = await start_writer(device)
     assert state(export) == "LOGGED_IN"
 
     begun = time.monotonic()
     await node1.disconnect(export.iqn, force=True)
 
     assert time.monotonic() - begun < 30
-    assert writer.wait(10) != 0
+    assert writer.wait(LIMIT_S) != 0
     assert leftovers(iscsi) == []
     cable.heal()
     await asyncio.sleep(1)
@@ -85,8 +82,7 @@ async def test_force_ends_in_time_without_an_answer_of_iscsid(iscsi: OpenIscsiLa
     device = await node1.connect(export)
     iscsi.withdraw(export)
     await comes(lambda: state(export) == "FAILED")
-    writer = start_writer(device)
-    await asyncio.sleep(0.5)
+    writer = await start_writer(device)
 
     with paused():
         begun = time.monotonic()
@@ -94,7 +90,7 @@ async def test_force_ends_in_time_without_an_answer_of_iscsid(iscsi: OpenIscsiLa
             await node1.disconnect(export.iqn, force=True)
         assert time.monotonic() - begun < 30
         # The writes are gone with the device, the rest waits for iscsid.
-        assert writer.wait(10) != 0
+        assert writer.wait(LIMIT_S) != 0
         assert not os.path.exists(device)
         assert records("node1") == []
 

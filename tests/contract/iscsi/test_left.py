@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tests.support.blocks import leftovers
-from tests.support.iscsi_connecting import iscsiadm, open_up
+from tests.support.iscsi_connecting import comes, iscsiadm, open_up
 from tests.support.iscsi_open import (
     OpenIscsiLab,
     records,
@@ -48,6 +48,7 @@ async def test_a_start_removes_records_and_notes_without_a_session(iscsi: OpenIs
     await node1.connect(export)
     # As after a reboot: the database is on a disk, the sessions are not.
     iscsiadm("-m", "node", "-T", export.iqn, "-p", str(iscsi.portal), "--logout")
+    await comes(lambda: sessions("node1") == [])
     assert len(records("node1")) == 1
 
     await iscsi.connector("node1").settle()

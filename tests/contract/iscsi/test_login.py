@@ -134,7 +134,7 @@ async def test_an_absent_lun_is_not_found_in_time(iscsi: OpenIscsiLab, node1: Is
     with pytest.raises(NotFound, match="LUN 7"):
         await node1.connect(export)
 
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 25
     assert leftovers(iscsi) == []
 
 
@@ -147,7 +147,7 @@ async def test_a_portal_that_takes_connections_and_says_nothing_is_unreachable(
     with pytest.raises(Unreachable, match="answers no login"):
         await node1.connect(by(cable, iscsi.offer("one-1", "node1")))
 
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 25
     assert leftovers(iscsi) == []
 
 
