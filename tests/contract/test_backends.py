@@ -419,9 +419,9 @@ async def test_a_cancelled_clone_leaves_at_most_a_building_volume(pool):
         time.sleep(0.05)
 
     cloning = asyncio.create_task(pool.backend.clone(origin, "one-1-3-0", uuid, 64 * MIB, DISK, slowly))
-    await asyncio.wait_for(begun.wait(), 20)
+    await asyncio.wait_for(begun.wait(), 60)
     cloning.cancel()
-    await asyncio.wait([cloning], timeout=20)
+    await asyncio.wait([cloning], timeout=60)
 
     assert cloning.done()
     assert await pool.backend.find("one-1-3-0") is None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
+import time
 from collections.abc import Iterator
 
 from tests.support.pools import MIB, DevicePool, Place, Pool
@@ -15,6 +17,9 @@ from onelun.nas.backends.lvm.backend import LvmBackend
 
 _DISK_BYTES = 640 * MIB
 _POOL_BYTES = 256 * MIB
+_LIMIT_S = 120
+# What LVM says of a volume that somebody has open.
+_IN_USE = re.compile(r"in use|resource busy|open logical volume|used by another device", re.IGNORECASE)
 # LVM prints a warning when it starts from a process with descriptors of its own open.
 _ENVIRONMENT = {**os.environ, "LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
 
@@ -33,7 +38,7 @@ class LvmPool(DevicePool):
         self.backend = self.again()
 
     def again(self) -> Backend:
-        return LvmBackend("tank", self.vg, self.thin_pool)
+        return LvmBackend("tank", self.vg, self.thin_pool, udev_s=60.0)
 
     def put(self, name, content):
         size = ("-V", f"{len(content)}b", "--thinpool", self.thin_pool)
@@ -161,11 +166,23 @@ def _fill(path: str, content: bytes) -> None:
 
 
 def lvm(tool: str, *argv: str) -> str:
-    """Run a command of LVM's, which says yes to itself."""
-    return output(tool, "--yes", *argv)
+    """Run a command of LVM's, which says yes to itself; again while udev still looks into a volume that it is about."""
+    until = time.monotonic() + _LIMIT_S
+    while True:
+        done = _run(tool, "--yes", *argv)
+        if done.returncode == 0:
+            return done.stdout
+        late = not _IN_USE.search(done.stderr) or time.monotonic() > until
+        assert not late, f"{tool} {' '.join(argv)}: {done.stderr}"
+        output("udevadm", "settle", "--timeout=60")
 
 
 def output(*argv: str) -> str:
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60, env=_ENVIRONMENT)
+    """What another tool prints. It must succeed."""
+    done = _run(*argv)
     assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
     return done.stdout
+
+
+def _run(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=_LIMIT_S, env=_ENVIRONMENT)
