@@ -89,9 +89,9 @@ attach_write_detach() {
 	reboot nas1
 
 	expects 0 nas1 sh -c "cat /root/kept && test -b /dev/onelun/volume"
-	expects 0 node1 ping -c 1 -W 5 "$(address nas1)"
+	eventually 60 on node1 ping -c 1 -W 5 "$(address nas1)" </dev/null
 	cut nas1
 	expects 1 node1 ping -c 1 -W 1 "$(address nas1)"
 	heal nas1
-	expects 0 node1 ping -c 1 -W 5 "$(address nas1)"
+	eventually 60 on node1 ping -c 1 -W 5 "$(address nas1)" </dev/null
 }

@@ -67,7 +67,7 @@ use_tgt() {
 		setsid /checkout/tests/support/lab/guest/keep tgtd tgtd -f --iscsi portal=$(address nas1):3260 </dev/null >/dev/null 2>&1 &
 		sed -i 's/^exporter = .*/exporter = \"tgt\"/; s/^\[nas.lio\]/[nas.tgt]/' /etc/onelun/onelun.toml
 		lab-service restart onelun"
-	eventually 30 ask nas1 list_zvols
+	eventually 90 ask nas1 list_zvols
 }
 
 # only_its_host STATUS: the target of an image lets only node1 in, only by its secret, only until the image is detached.
@@ -116,7 +116,7 @@ no_other_volume() {
 	grep -q "^Error: target $iqn shows volume .*, expected $uuid" <<<"$output"
 	expects 1 node1 test -e "$disk"
 	# The NAS's rounds go on trying.
-	eventually 20 no_connections node1
+	eventually 90 no_connections node1
 
 	tm 0 mvds "host01:$disk" nas1/tank/one-2 2 102
 	tm 0 ln frontend:nas1/tank/one-2 "host01:$disk" 2 102
@@ -213,7 +213,7 @@ point_tgt() {
 
 	ask nas1 terminate_connection zvol=raw "$connector"
 	no_exports nas1
-	eventually 20 on node2 sh -c '! grep -qs LOGGED_IN /sys/class/iscsi_session/*/state' </dev/null
+	eventually 90 on node2 sh -c '! grep -qs LOGGED_IN /sys/class/iscsi_session/*/state' </dev/null
 	expects 0 node2 sh -ec "
 		timeout 30 $node --logout || true
 		$node -o update -n node.session.initial_login_retry_max -v 1

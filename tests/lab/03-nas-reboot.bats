@@ -106,7 +106,7 @@ for storage in RTSRoot().storage_objects:
 	stamped node1 $(((MANY + 1) / 2))
 	stamped node2 $((MANY / 2))
 	echo "# all $MANY are back after $((SECONDS - began)) s" >&3
-	expects 0 node2 timeout 60 python3 /checkout/tests/lab/writer.py stamped 1 /dev/foreign
+	expects 0 node2 timeout 110 python3 /checkout/tests/lab/writer.py stamped 1 /dev/foreign
 }
 
 @test "an agent that is killed leaves an operator's own target and all sessions as they are" {
@@ -117,7 +117,7 @@ for storage in RTSRoot().storage_objects:
 	sessions=$(on node1 sh -c 'ls /sys/class/iscsi_session; grep . /sys/class/iscsi_session/*/state' </dev/null)
 
 	service kill onelun nas1
-	eventually 60 ask nas1 list_zvols >/dev/null
+	eventually 90 ask nas1 list_zvols >/dev/null
 
 	goes_on foreign
 	stop_writer node2 foreign

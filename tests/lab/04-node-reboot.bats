@@ -14,7 +14,7 @@ teardown_file() { lab_down; }
 # What a failed test may have stopped.
 teardown() {
 	service start onelun nas1
-	eventually 60 ask nas1 list_zvols >/dev/null
+	eventually 120 ask nas1 list_zvols >/dev/null
 }
 
 # held VERB COUNT: map, unmap or delete so many volumes on both nodes.
@@ -79,15 +79,15 @@ sum_of() { on "$1" sh -c "dd if=$2 bs=1M count=16 iflag=direct status=none | sha
 
 	for how in '' --clean; do
 		reboot node1 ${how:+"$how"}
-		eventually 60 ask node1 list_dev >/dev/null
+		eventually 120 ask node1 list_dev >/dev/null
 		[ "$(ask node1 list_dev | jq -c .body)" = '[]' ]
 		expects 0 node1 sh -c 'ls -d /sys/class/iscsi_session/* /dev/onelun/* 2>/dev/null; cat /var/log/after.log 2>/dev/null; exit 0'
 		empty "$output" "sessions, devices, or words of what was started too early"
 		expects 1 node1 test -e /root/in-time
 
 		service start onelun nas1
-		eventually 60 on node1 grep -q 'serving ready' /var/log/onelun.log </dev/null
-		eventually 20 on node1 test -e /root/in-time </dev/null
+		eventually 120 on node1 grep -q 'serving ready' /var/log/onelun.log </dev/null
+		eventually 90 on node1 test -e /root/in-time </dev/null
 		expects 0 node1 sh -c 'cat /var/log/after.log; rm /root/in-time; : >/var/log/onelun.log'
 		empty "$output" "words of what was started too early"
 		service stop onelun nas1
@@ -95,7 +95,7 @@ sum_of() { on "$1" sh -c "dd if=$2 bs=1M count=16 iflag=direct status=none | sha
 
 	service start onelun nas1
 	expects 0 node1 rm /etc/lab/after
-	eventually 60 tm 0 mvds "host01:$dir/disk.0" nas1/tank/one-1 1 102
+	eventually 120 tm 0 mvds "host01:$dir/disk.0" nas1/tank/one-1 1 102
 	tm 0 delete "host01:$dir/disk.1" 1 102
 	ds 0 rm 1 16 SOURCE=nas1/tank/one-1
 	ds 0 rm 2 16 SOURCE=nas1/tank/one-2
@@ -122,7 +122,7 @@ sum_of() { on "$1" sh -c "dd if=$2 bs=1M count=16 iflag=direct status=none | sha
 	write_on node2 "$disk" vm-again 4
 	[ "$(debts | wc -l)" = 1 ]
 	power_on node1
-	eventually 90 no_debts
+	eventually 180 no_debts
 	no_connections node1
 	goes_on vm-again
 	stop_writer node2 vm-again
@@ -144,7 +144,7 @@ sum_of() { on "$1" sh -c "dd if=$2 bs=1M count=16 iflag=direct status=none | sha
 	# Some of it waits in the host's page cache, some at the device.
 	expects 0 node1 dd if=/dev/urandom of="$disk" bs=1M count=4 seek=8 conv=notrunc,nocreat status=none
 	cut node1
-	expects 0 node1 sh -c "grep -h '[1-9]' /sys/block/sd*/inflight"
+	eventually 60 on node1 sh -c "grep -h '[1-9]' /sys/block/sd*/inflight" </dev/null
 	take_over 4
 	all_there node2 "$disk" vm
 	expects 0 node2 dd if=/dev/urandom of="$disk" bs=1M count=16 oflag=direct conv=notrunc,nocreat status=none
@@ -152,7 +152,7 @@ sum_of() { on "$1" sh -c "dd if=$2 bs=1M count=16 iflag=direct status=none | sha
 	expects 0 node1 pgrep -f writer.py
 
 	heal node1
-	eventually 90 no_debts
+	eventually 180 no_debts
 	no_connections node1
 	expects 1 node1 test -L "$disk"
 	run wait "$WRITER"

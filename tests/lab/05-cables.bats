@@ -29,7 +29,7 @@ insist() {
 		until
 			status=0
 			timeout -k 5 120 "$action" "$@" >"$name.out" 2>"$name.err" || status=$?
-			((status == 0 || SECONDS - started > 90))
+			((status == 0 || SECONDS - started > 180))
 		do sleep 1; done
 		echo "$status $((SECONDS - started))" >"$name.end"
 	} </dev/null 3>&- &

@@ -27,9 +27,9 @@ grow_and_discard() {
 
 	before=$(bytes_used)
 	expects 0 node1 sh -ec "dd if=/dev/urandom of=/mnt/big bs=1M count=128 conv=fsync status=none"
-	eventually 30 filled "$before"
+	eventually 120 filled "$before"
 	expects 0 node1 sh -ec "rm /mnt/big; sync; fstrim /mnt"
-	eventually 30 returned "$before"
+	eventually 120 returned "$before"
 
 	expects 0 node1 sh -ec "umount /mnt; fsck.ext4 -fn $dir/disk.1"
 	tm 0 mvds "host01:$dir/disk.1" nas1/tank/one-6 6 102

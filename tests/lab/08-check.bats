@@ -10,7 +10,7 @@ teardown() { lab_down; }
 configured() {
 	expects 0 nas1 sed -i "$1" /etc/onelun/onelun.toml
 	service restart onelun nas1
-	eventually 30 ask nas1 list_zvols
+	eventually 90 ask nas1 list_zvols
 }
 
 # well: every check finds nothing.
@@ -58,7 +58,7 @@ named() {
 	tm 1 clone frontend:nas1/small/one-1 "host01:$DIRECTORY/2/disk.0" 2 102
 	one_sentence 'pool small has 0.0 GiB free'
 	ds 0 rm 1 64 SOURCE=nas1/small/one-1
-	expects 0 nas1 lvremove -qy onelun/filler
+	expects 0 nas1 sh -c 'udevadm settle; lvremove -qy onelun/filler'
 	ds 0 mkfs 2 64 POOLS=nas1/small
 	ds 0 rm 2 64 SOURCE=nas1/small/one-2
 
@@ -67,7 +67,7 @@ named() {
 	expects 0 nas1 sh -ec '
 		echo install iscsi_target_mod /bin/false >/etc/modprobe.d/lab.conf
 		rmdir /sys/kernel/config/target/iscsi
-		rmmod iscsi_target_mod'
+		until rmmod iscsi_target_mod; do sleep 0.2; done'
 	tm 1 ln frontend:nas1/tank/one-3 "host01:$disk" 1 102
 	one_sentence 'the target service of the kernel is not loaded: modprobe iscsi_target_mod'
 	named nas nas1 '^exporter lio: the kernel does not load iscsi_target_mod '
@@ -76,7 +76,7 @@ named() {
 	# The portal is at an address that the NAS does not have.
 	portal=$(address nas1)
 	configured "s/\"$portal\"/\"${portal%.*}.99\"/; /nas.pools.small/,\$d"
-	expects 0 nas1 lvremove -qqy onelun/small
+	expects 0 nas1 sh -c 'udevadm settle; lvremove -qqy onelun/small'
 	tm 1 ln frontend:nas1/tank/one-3 "host01:$disk" 1 102
 	one_sentence "this machine does not have the portal's address ${portal%.*}.99"
 	named nas nas1 "^exporter lio: this machine does not have the portal's address ${portal%.*}.99"
@@ -97,6 +97,8 @@ named() {
 	one_sentence 'iscsid is not running: systemctl enable --now iscsid.socket'
 	named compute node1 '^connector iscsi: iscsid is not running'
 	service start iscsid node1
+	# It listens only some time after it has begun.
+	eventually 60 on node1 onelun compute check </dev/null
 
 	tm 0 ln frontend:nas1/tank/one-3 "host01:$disk" 1 102
 	well

@@ -76,7 +76,7 @@ backups_of_a_life() {
 	service kill onelun node1
 	service start onelun node1
 	wait "$action" || cat "$BATS_TEST_TMPDIR/out"
-	eventually 60 backup 0 prebackup_live 2
+	eventually 150 backup 0 prebackup_live 2
 	taken 3
 	backup 0 postbackup_live 2
 	expects 1 node1 test -e "$DIRECTORY/9/backup"

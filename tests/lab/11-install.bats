@@ -137,7 +137,7 @@ wheels.write_wheels(["pika", "lxml", "click", "msgspec", "rich", "rtslib-fb"], p
 	expects 0 one onelun register --apply
 	on one sh -c 'PYTHONPATH=/checkout PYTHONDONTWRITEBYTECODE=1 setsid /usr/bin/python3 /checkout/tests/lab/opennebula.py \
 		serve node1 node2 >/var/log/oned.log 2>&1 & echo $! >/run/lab/oned.pid' </dev/null
-	eventually 30 on one grep -q serves /var/log/oned.log </dev/null
+	eventually 120 on one grep -q serves /var/log/oned.log </dev/null
 
 	expects 0 one onelun frontend check
 	[[ $output == "frontend can serve: oned.conf, vmm_execrc, scripts, socket, oned, broker checked"* ]]
@@ -175,7 +175,7 @@ wheels.write_wheels(["pika", "lxml", "click", "msgspec", "rich", "rtslib-fb"], p
 	[ "${lines[0]}" = "${lines[1]}" ]
 	# The VM's disk did not notice.
 	expects 0 node2 fsck.ext4 -fn "$DISK"
-	eventually 30 on one onelun frontend check </dev/null
+	eventually 120 on one onelun frontend check </dev/null
 }
 
 @test "what is in use is not removed, and all is removed without a trace" {

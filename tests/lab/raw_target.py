@@ -11,8 +11,9 @@ tpg = TPG(Target(FabricModule("iscsi"), iqn), 1)
 tpg.set_attribute("authentication", 1)
 tpg.set_attribute("generate_node_acls", 0)
 lun = tpg.lun(0, storage)
-NetworkPortal(tpg, address, 3260)
 acl = NodeACL(tpg, initiator)
 acl.chap_userid, acl.chap_password = user, password
 acl.mapped_lun(0, lun, False)
 tpg.enable = True
+# Last: an initiator that comes to a portal before its target is open may not come again.
+NetworkPortal(tpg, address, 3260)

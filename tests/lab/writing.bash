@@ -16,7 +16,7 @@ write_on() {
 		python3 /checkout/tests/lab/writer.py write "$2" "$3" "/run/stop-$3" "${4:-1}" </dev/null \
 		>"$BATS_TEST_TMPDIR/acknowledged/$3" 2>"$BATS_TEST_TMPDIR/$3.err" 3>&- &
 	WRITER=$!
-	eventually 60 acknowledged "$3" 20
+	eventually 120 acknowledged "$3" 20
 }
 
 # acknowledged NAME COUNT: so many records of NAME are durable, and the writer goes on.
@@ -27,9 +27,9 @@ acknowledged() {
 	}
 }
 
-# goes_on NAME: it acknowledges 20 more within 60 s.
+# goes_on NAME: it acknowledges 20 more; when iscsid does not bring its session back, the agent comes to it after half a minute.
 goes_on() {
-	eventually 60 acknowledged "$1" $(($(wc -l <"$BATS_TEST_TMPDIR/acknowledged/$1") + 20))
+	eventually 180 acknowledged "$1" $(($(wc -l <"$BATS_TEST_TMPDIR/acknowledged/$1") + 20))
 }
 
 # stop_writer HOST NAME: it must not have met an error. Its longest wait is told.

@@ -15,7 +15,7 @@ from tests.support.sandbox.broker import has_queue
 from tests.support.sandbox.place import ONELUN, SandboxError
 from tests.support.sandbox.processes import run, wait_until
 
-ANSWER_S = 60
+ANSWER_S = 180
 
 
 def start_broker(lab: Lab) -> dict[str, str]:

@@ -56,7 +56,7 @@ def kill(guest: Guest) -> None:
         return
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    wait_until(lambda: _is_over(process), f"{guest.name} should die", 20)
+    wait_until(lambda: _is_over(process), f"{guest.name} should die", 60)
 
 
 def stop(guest: Guest) -> None:

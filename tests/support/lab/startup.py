@@ -114,7 +114,7 @@ def _make_holder(lab: Lab, root: str) -> int:
         text = pipe.read()
     if not text:
         raise LabError("this machine refuses the namespaces that a lab is made of")
-    wait_until(lambda: look(int(text)).name == "sleep", "the lab's namespaces should be there", 10)
+    wait_until(lambda: look(int(text)).name == "sleep", "the lab's namespaces should be there", 60)
     return int(text)
 
 

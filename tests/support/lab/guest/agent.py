@@ -8,6 +8,7 @@ end), `o` stdout, `e` stderr, `x` the status in decimal. When the caller goes aw
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import threading
 
 _HEADER = struct.Struct(">cI")
@@ -52,16 +54,18 @@ class Call:
             self._run(process)
 
     def _run(self, process: subprocess.Popen[bytes]) -> None:
-        outputs = [
-            threading.Thread(target=self._pass_on, args=(kind, pipe), daemon=True)
+        outputs = {
+            threading.Thread(target=self._pass_on, args=(kind, pipe), daemon=True): pipe
             for kind, pipe in ((b"o", process.stdout), (b"e", process.stderr))
-        ]
+        }
         for thread in (*outputs, threading.Thread(target=self._feed, args=(process,), daemon=True)):
             thread.start()
         status = process.wait()
-        for thread in outputs:
-            # A daemon that the command left behind may hold its pipe open; the command itself is over.
+        for thread, pipe in outputs.items():
+            # A daemon that the command left behind may hold its pipe open; the command itself is over, and its words are told.
             thread.join(1)
+            while thread.is_alive() and (self._sending.locked() or unread(pipe)):
+                thread.join(1)
         self._send(b"x", str(status if status >= 0 else 128 - status).encode())
 
     def _pass_on(self, kind: bytes, pipe: object) -> None:
@@ -86,6 +90,11 @@ class Call:
     def _send(self, kind: bytes, data: bytes) -> None:
         with self._sending, contextlib.suppress(OSError):
             self._connection.sendall(_HEADER.pack(kind, len(data)) + data)
+
+
+def unread(pipe: object) -> int:
+    """How many bytes are in the pipe."""
+    return struct.unpack("i", fcntl.ioctl(pipe.fileno(), termios.FIONREAD, bytes(4)))[0]  # type: ignore[attr-defined,no-any-return]
 
 
 def main(address: str, port: int) -> None:
