@@ -70,11 +70,11 @@ class Removal:
     async def useless(self, leaf: str) -> bool:
         """Destroy what was put aside or away, when nothing hangs on it; whether it is gone."""
         try:
-            await self._zfs.run("destroy", self._tree.path(leaf))
+            await self._destroy(leaf, leaf)
         except Missing:
             return True
         except Busy as error:
-            # Dependents is one: it waits for them. A look of udev's ends, and the next round meets it again.
+            # Dependents is one: it waits for them. The next round meets it again.
             log.debug("pool pool=%s dataset=%s kept: %s", self._zfs.pool, leaf, error)
             return False
         return True
