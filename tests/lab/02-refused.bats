@@ -147,7 +147,8 @@ point_tgt() {
 	expects 0 nas1 sh -ec "
 		tid=\$(tgtadm --lld iscsi --mode target --op show | sed -n 's/^Target \([0-9]*\): $1\$/\1/p')
 		lun=\"tgtadm --lld iscsi --mode logicalunit --tid \$tid --lun 1\"
-		\$lun --op delete
+		# udev of node1 looks at what was written to, and tgtd keeps a LUN that it has a command for.
+		until \$lun --op delete; do sleep 0.2; done
 		\$lun --op new -b /dev/onelun/onelun-$2
 		\$lun --op update --params scsi_sn=$2"
 }

@@ -92,13 +92,14 @@ class ZfsPool(DevicePool):
         finally:
             self._imported()
 
-    def _imported(self):
-        run("zpool", "import", "-d", self.place, self.zpool)
+    def _imported(self, *options):
+        settle()
+        run("zpool", "import", "-d", self.place, *options, self.zpool)
 
     @contextlib.contextmanager
     def _read_only(self):
         let_go("zpool", "export", self.zpool)
-        run("zpool", "import", "-d", self.place, "-o", "readonly=on", self.zpool)
+        self._imported("-o", "readonly=on")
         try:
             yield
         finally:
@@ -137,7 +138,9 @@ class Zfs(Place):
             with open(vdev, "wb") as file:
                 file.truncate(2 << 30)
         self.vdev = vdev
-        run("zpool", "create", "-f", "-O", "mountpoint=none", "-O", "compression=off", self.zpool, vdev)
+        # The disk may be just what another pool has let go of.
+        settle()
+        let_go("zpool", "create", "-f", "-O", "mountpoint=none", "-O", "compression=off", self.zpool, vdev)
         return self
 
     def __exit__(self, kind, error, trace):
@@ -156,9 +159,13 @@ class Zfs(Place):
 
 
 def let_go(*argv: str) -> None:
-    """Run a tool that needs all volumes closed, again while udev still looks into one."""
+    """Run a tool that needs disks or volumes closed, again while udev still looks into one."""
     until = time.monotonic() + _LIMIT_S
     while (done := subprocess.run(argv, capture_output=True, text=True, timeout=_LIMIT_S)).returncode != 0:
-        late = "busy" not in done.stderr or time.monotonic() > until
-        assert not late, f"{' '.join(argv)}: {done.stderr}"
-        run("udevadm", "settle", "--timeout=60")
+        assert time.monotonic() < until, f"{' '.join(argv)}: {done.stderr}"
+        settle()
+
+
+def settle() -> None:
+    """Let udev look into what it has still to look into."""
+    run("udevadm", "settle", "--timeout=60")

@@ -15,7 +15,7 @@ from tests.support.sandbox.place import SandboxError
 from tests.support.sandbox.processes import PATH, Process, look, wait_until
 
 # A guest is there in 5 s, with QEMU in 10, and on two busy cores in half a minute.
-BOOT_S = 120
+BOOT_S = 300
 STOP_S = 60
 
 
