@@ -209,7 +209,12 @@ def test_files_with_one_hostile_value(file: Path, which: int, at: int, value: An
     check(file, environ)
 
 
-URLS = ("amqp://a:b@127.0.0.1:5672/%2F", "amqps://a:b@[::1]:5671/v?cafile=/a", "amqp://a:b@localhost")
+URLS = (
+    "amqp://a:b@127.0.0.1:5672/%2F",
+    "amqps://a:b@[::1]:5671/v?cafile=/a",
+    "amqp://a:b@localhost",
+    "amqps://a@localhost/?cafile=/a&certfile=/b&keyfile=/c",
+)
 
 
 @attacks(
@@ -219,4 +224,9 @@ def test_urls_of_brokers(url: str) -> None:
     address = parse_address(url)
 
     assert 0 < address.port < 65536
-    assert address.password not in repr(address) or address.password in f"Address({address.user}@{address}"
+    assert address.password is not None or address.certfile
+    assert (
+        not address.password
+        or address.password not in repr(address)
+        or address.password in f"Address({address.user}@{address}"
+    )

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from onelun.rpc.authority import rabbitmq_conf
 from onelun.rpc.setup import Broker, grants
 
 # The wrappers in /usr/sbin insist on root or the user rabbitmq; these do not.
@@ -73,6 +74,7 @@ class Node:
     gid: int
     password: str
     pids: tuple[int, ...] = ()
+    tls: bool = False
 
     @property
     def rabbitmqctl(self) -> str:
@@ -104,7 +106,8 @@ class PrivateBroker:
     """One node. `directory` must be reachable for the node's user; without one, a temporary one is made and removed.
 
     `also_listen` are further addresses of this machine, such as a bridge's. Root runs the node as `uid` and `gid`
-    (default: the user rabbitmq, else a number that nobody has).
+    (default: the user rabbitmq, else a number that nobody has). `tls` is where `onelun broker setup --tls` has made its
+    certificates: then the node is configured as that says, with its port for TLS and nothing else.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class PrivateBroker:
         also_listen: tuple[str, ...] = (),
         uid: int | None = None,
         gid: int | None = None,
+        tls: str | os.PathLike[str] | None = None,
     ) -> None:
         self._conf = ""
         self._temporary = directory is None
@@ -130,7 +134,12 @@ class PrivateBroker:
             uid=user if uid is None else uid,
             gid=group if gid is None else gid,
             password=secrets.token_hex(16),
+            tls=tls is not None,
         )
+        if tls is not None:
+            os.makedirs(self.node.directory, exist_ok=True)
+            for name in ("ca.pem", "broker.pem"):
+                shutil.copy(os.path.join(tls, name), self.node.directory)
 
     @property
     def rabbitmqctl_path(self) -> str:
@@ -213,15 +222,22 @@ class PrivateBroker:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _tls_conf(self) -> str:
+        """What `onelun broker setup --tls` tells an operator to write."""
+        lines = rabbitmq_conf(self.node.port, self.node.directory).splitlines() if self.node.tls else []
+        # Only our addresses are to be listened on, beside others' nodes.
+        return "".join(f"{line}\n" for line in lines if not line.startswith("listeners.ssl"))
+
     def _write_files(self, directory: Path) -> None:
         listeners = [
-            f"listeners.tcp.{number} = {address}:{self.node.port}"
+            f"listeners.{'ssl' if self.node.tls else 'tcp'}.{number} = {address}:{self.node.port}"
             for number, address in enumerate((self.node.address, *self.node.also_listen), start=1)
         ]
         texts = {
             "rabbitmq.conf": RABBITMQ_CONF.format(listeners="\n".join(listeners), password=self.node.password)
+            + self._tls_conf()
             + self._conf,
-            "enabled_plugins": "[].\n",
+            "enabled_plugins": f"[{'rabbitmq_auth_mechanism_ssl' if self.node.tls else ''}].\n",
         }
         for name, text in texts.items():
             (directory / name).write_text(text)
@@ -267,7 +283,7 @@ class PrivateBroker:
     def _wait_ready(self) -> None:
         limit = time.monotonic() + READY_S
         for address in (self.node.address, *self.node.also_listen):
-            while not _speaks_amqp(address, self.node.port):
+            while not (_is_open if self.node.tls else _speaks_amqp)(address, self.node.port):
                 if time.monotonic() > limit or not _alive(self.node.pids[0]):
                     raise BrokerError(f"RabbitMQ did not start on {address}:{self.node.port}:\n{self._last_words()}")
                 time.sleep(0.1)
@@ -383,10 +399,17 @@ def _speaks_amqp(address: str, port: int) -> bool:
         return False
 
 
+def _is_open(address: str, port: int) -> bool:
+    """Whether somebody listens; RabbitMQ does when all else of it runs."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
+        return True
+    return False
+
+
 def _wait_open(address: str, port: int, timeout_s: float) -> None:
     limit = time.monotonic() + timeout_s
     while time.monotonic() < limit:
-        with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
+        if _is_open(address, port):
             return
         time.sleep(0.02)
     raise BrokerError(f"nothing listens on {address}:{port} after {timeout_s:g} s")
@@ -401,6 +424,7 @@ def main() -> None:
     parser.add_argument("--also-listen", action="append", default=[])
     parser.add_argument("--uid", type=int)
     parser.add_argument("--gid", type=int)
+    parser.add_argument("--tls", metavar="DIR", help="where `onelun broker setup --tls` has made its certificates")
     given = parser.parse_args()
     if given.verb == "stop":
         stop_by_directory(given.directory)
@@ -409,7 +433,12 @@ def main() -> None:
         start_again(given.directory)
         return
     broker = PrivateBroker(
-        given.directory, address=given.address, also_listen=tuple(given.also_listen), uid=given.uid, gid=given.gid
+        given.directory,
+        address=given.address,
+        also_listen=tuple(given.also_listen),
+        uid=given.uid,
+        gid=given.gid,
+        tls=given.tls,
     )
     broker.start()
     sys.stdout.write(broker.url() + "\n")

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import click
 
+from onelun.cli.check_tls import findings
 from onelun.config import Config, Role
 from onelun.deadline import Deadline
 from onelun.errors import OnelunError
@@ -58,6 +59,10 @@ async def _broker(config: Config, mine: Role, name: str) -> list[str]:
         session = await link.session(Deadline.after(config.limits.accept_s))
         channel = await session.channel()
         await channel.check_exchange(broker.exchange)
+    except OnelunError as error:
+        found = await findings(link.address, connected=False)
+        # A certificate that says itself what is wrong with it says it better than a connection that failed.
+        return [one.sentence for one in found] + ([] if any(one.explains for one in found) else [error.sentence])
     finally:
         await link.close()
-    return []
+    return [one.sentence for one in await findings(link.address, connected=True)]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 
 from pika import BasicProperties, ConnectionParameters, PlainCredentials, SSLOptions, exceptions, spec
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.credentials import ExternalCredentials
 from pika.frame import Method
 
 from onelun.deadline import Deadline
-from onelun.errors import Rejected, Unreachable
+from onelun.errors import Unreachable
 from onelun.rpc.address import Address
 from onelun.rpc.channel import Channel, Lost, Outcome, open_channel, settle
+from onelun.rpc.tls import explained_alert, tls_context
 
 OPEN_S = 10.0
 CLOSE_S = 5.0
@@ -120,36 +121,41 @@ async def connect(address: Address, *, name: str, heartbeat_s: int, blocked_s: f
 
 
 def _parameters(address: Address, name: str, heartbeat_s: int, blocked_s: float) -> ConnectionParameters:
-    options = None
-    if address.tls:
-        try:
-            context = ssl.create_default_context(cafile=address.cafile)
-        except OSError as error:
-            raise Rejected(f"cannot read the certificate authority {address.cafile}: {error.strerror}") from error
-        options = SSLOptions(context, address.host)
+    credentials = (
+        ExternalCredentials()
+        if address.password is None
+        else PlainCredentials(address.user, address.password, erase_on_connect=True)
+    )
     return ConnectionParameters(
         host=address.host,
         port=address.port,
         virtual_host=address.vhost,
-        credentials=PlainCredentials(address.user, address.password, erase_on_connect=True),
+        credentials=credentials,
         heartbeat=heartbeat_s,
         blocked_connection_timeout=blocked_s,
         socket_timeout=3,
         stack_timeout=5,
         connection_attempts=1,
-        ssl_options=options,
+        ssl_options=SSLOptions(tls_context(address), address.host) if address.tls else None,
         client_properties={"connection_name": name},
     )
 
 
 def _explained(address: Address, error: BaseException) -> Unreachable:
     """What pika says, in our words."""
+    if alert := explained_alert(address, error):
+        return Unreachable(alert)
     match error:
-        case exceptions.ProbableAuthenticationError() | exceptions.AuthenticationError():
-            return Unreachable(f"the broker at {address} refuses the password of user {address.user}", final=True)
+        case exceptions.AuthenticationError() | exceptions.ProbableAuthenticationError():
+            return Unreachable(_refused_login(address, error), final=True)
         case exceptions.ProbableAccessDeniedError():
             return Unreachable(
                 f"the broker at {address} does not let user {address.user} into the vhost {address.vhost}", final=True
+            )
+        case exceptions.IncompatibleProtocolError() if address.certfile:
+            # What the broker has against a certificate may be lost with the connection, which it closes at once.
+            return Unreachable(
+                f"the broker at {address} does not take our certificate {address.certfile}, or does not speak AMQP"
             )
         case exceptions.IncompatibleProtocolError():
             return Unreachable(f"what listens at {address} does not speak AMQP")
@@ -163,6 +169,25 @@ def _explained(address: Address, error: BaseException) -> Unreachable:
             return Unreachable(f"the broker at {address} has gone silent")
     causes = " ".join(_causes(error))
     return Unreachable(f"the broker at {address} cannot be reached: {causes or type(error).__name__}")
+
+
+def _refused_login(address: Address, error: exceptions.AMQPConnectionError) -> str:
+    """Why the broker does not know us: it offers no login of our kind, or knows better than we do."""
+    offered = not isinstance(error, exceptions.AuthenticationError)
+    match offered, address.password:
+        case True, None:
+            return (
+                f"the broker at {address} refuses the login by {address.certfile}: it has no user {address.user},"
+                " or another than common_name for ssl_cert_login_from in rabbitmq.conf"
+            )
+        case False, None:
+            return (
+                f"the broker at {address} takes no login by certificate: enable its plug-in rabbitmq_auth_mechanism_ssl,"
+                " and EXTERNAL in auth_mechanisms of rabbitmq.conf"
+            )
+        case False, _:
+            return f"the broker at {address} takes no password, and the AMQP URL of {address.user} has one: use a certificate"
+    return f"the broker at {address} refuses the password of user {address.user}"
 
 
 def _causes(error: BaseException) -> list[str]:

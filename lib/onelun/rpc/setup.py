@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import json
-import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
 
 from onelun import command
 from onelun.deadline import Deadline
@@ -77,14 +74,17 @@ def grants(frontends: Sequence[str], nas: Sequence[str], compute: Sequence[str])
     return made
 
 
-def definitions(granted: Sequence[Grant], passwords: dict[str, str], vhost: str) -> dict[str, Any]:
-    """The grants as RabbitMQ's `import_definitions` takes them, with the passwords hashed."""
+def definitions(granted: Sequence[Grant], passwords: Mapping[str, str], vhost: str) -> dict[str, Any]:
+    """The grants as RabbitMQ's `import_definitions` takes them, with the passwords hashed.
+
+    A user without a password gets no hash, with which RabbitMQ lets nobody in by a password (its docs, "Passwordless Users").
+    """
     return {
         "vhosts": [{"name": vhost}],
         "users": [
             {
                 "name": grant.user,
-                "password_hash": hashed(passwords[grant.user]),
+                "password_hash": hashed(passwords[grant.user]) if grant.user in passwords else "",
                 "hashing_algorithm": "rabbit_password_hashing_sha256",
                 "tags": [],
             }
@@ -124,8 +124,10 @@ class Broker:
         self._rabbitmqctl = rabbitmqctl
         self._vhost = vhost
 
-    async def set_up(self, granted: Sequence[Grant], passwords: dict[str, str]) -> list[str]:
+    async def set_up(self, granted: Sequence[Grant], passwords: Mapping[str, str]) -> list[str]:
         """Make exchange, users and permissions so, and return the names of all users. Repeating it succeeds.
+
+        A user without a password logs in by a certificate.
 
         Raises CommandFailed when the node cannot be told, Rejected when the exchange exists and is another.
         """
@@ -171,48 +173,6 @@ def _missing(found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
             if not any(lasting.items() <= other.items() for other in there):
                 return kind.replace("_", " ")
     return None
-
-
-class UrlDirectory:
-    """A directory with one AMQP URL a file, each named after its user and readable by its owner alone."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def file_of(self, user: str) -> str:
-        """Where the URL of `user` is."""
-        return os.path.join(self._path, f"{user}.url")
-
-    def password_of(self, user: str) -> str:
-        """The password in the user's file; a fresh one when there is none."""
-        try:
-            with open(self.file_of(user), encoding="utf-8") as file:
-                password = urlsplit(file.read().strip()).password
-        except FileNotFoundError:
-            password = None
-        except (OSError, ValueError) as error:
-            raise Rejected(f"cannot read {self.file_of(user)}: {error}") from error
-        return unquote(password) if password else secrets.token_urlsafe(24)
-
-    def write(self, user: str, password: str, *, address: str, vhost: str, tls: bool) -> str:
-        """Write the user's file, replacing it at once, and return its path."""
-        scheme = "amqps" if tls else "amqp"
-        url = f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{address}/{quote(vhost, safe='')}"
-        path = self.file_of(user)
-        draft = f"{path}.new"
-        try:
-            os.makedirs(self._path, mode=0o700, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(draft)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(f"{url}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(draft, path)
-        except OSError as error:
-            raise Rejected(f"cannot write {path}: {error.strerror}") from error
-        return path
 
 
 def _quoted(name: str) -> str:

@@ -35,6 +35,7 @@ def sandbox() -> None:
 @click.option("--owner", type=int, help="The process it is for: when that is gone, a plain `down` ends it.")
 @click.option("--finish-s", type=float, help="How long an action may take that copies nothing; 120 s unless told.")
 @click.option("--pool-on", type=click.Choice(["xfs", "btrfs"]), help="Give the pool a filesystem of its own.")
+@click.option("--tls", is_flag=True, help="Go to the broker by TLS, with certificates in place of passwords.")
 def up_(
     number: int | None,
     directory: str | None,
@@ -43,6 +44,7 @@ def up_(
     owner: int | None,
     finish_s: float | None,
     pool_on: str | None,
+    tls: bool,
 ) -> None:
     """Start it; repeated, it says that it is up."""
     started = time.monotonic()
@@ -55,7 +57,7 @@ def up_(
         if record.read(place).get("ready") and all(recorded(place, name) for name in _PROCESSES):
             click.echo(f"sandbox {place.number} is up in {place.dir}", err=True)
             return
-    variant = Variant({"finish_s": finish_s} if finish_s else {}, pool_on)
+    variant = Variant({"finish_s": finish_s} if finish_s else {}, pool_on, tls=tls)
     place = up(None if anywhere else number or 0, directory, owner, say, variant)
     if anywhere:
         click.echo(place.number)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 
 import pika
 import pika.exceptions
+from pika.credentials import ExternalCredentials
 from tests.support.sandbox.place import CHECKOUT, NAS, NODES, ONELUN, Place
 from tests.support.sandbox.processes import keep_pid, members, run
 
+from onelun.rpc.address import parse_address
+from onelun.rpc.authority import Authority
+from onelun.rpc.tls import tls_context
 
-def start_broker(place: Place) -> dict[str, str]:
+
+def start_broker(place: Place, *, tls: bool = False) -> dict[str, str]:
     """Start the node, make its users and their permissions; returns the URL of each user, as seen from its role.
 
-    The node lives in a mount namespace that shows the sandbox's mark, by which its processes are found.
+    With `tls` everybody has a certificate, and nobody a password. The node lives in a mount namespace that shows the
+    sandbox's mark, by which its processes are found.
     """
     home, uid = place.path("broker"), str(place.broker_uid)
     script = 'mount -t tmpfs -o mode=755,size=4k "$0" "$1/mark" && cd "$2" && shift 2 && exec "$@"'
@@ -33,11 +40,17 @@ def start_broker(place: Place) -> dict[str, str]:
         CHECKOUT,
     ]
     node = [sys.executable, "-m", "tests.support.broker", "start", home, "--also-listen", place.address()]
+    if tls:
+        os.mkdir(_certificates(place), 0o711)
+        asyncio.run(Authority(_certificates(place)).make([], [place.address(), "127.0.0.1"]))
+        node += ["--tls", _certificates(place)]
     run(*apart, *node, "--uid", uid, "--gid", uid, timeout_s=300)
     with open(f"{home}/broker.json") as file:
         kept = json.load(file)
     keep_pid(place, "broker", _erlang(place))
-    urls = _make_users(place, f"{place.address()}:{kept['port']}")
+    urls = _make_users(place, f"{place.address()}:{kept['port']}", tls=tls)
+    if tls:
+        os.chown(f"{_certificates(place)}/frontend.pem", place.frontend_uid, place.frontend_uid)
     # The frontend is on the broker's machine, and goes to it by loopback as on a real one.
     return urls | {"frontend": urls["frontend"].replace(f"@{place.address()}:", "@127.0.0.1:")}
 
@@ -55,11 +68,17 @@ def _erlang(place: Place) -> int:
     return next(process.pid for process in members(place) if process.name == "beam.smp")
 
 
-def _make_users(place: Place, address: str) -> dict[str, str]:
+def _certificates(place: Place) -> str:
+    return place.path("etc", "tls")
+
+
+def _make_users(place: Place, address: str, *, tls: bool) -> dict[str, str]:
     nodes = [word for node in NODES for word in ("--compute", node)]
     who = ["--frontend", "frontend", "--nas", NAS, *nodes]
     where = ["--url-dir", place.path("etc", "broker"), "--broker-address", address]
     tool = ["--rabbitmqctl", place.path("broker", "rabbitmqctl")]
+    if tls:
+        where += ["--tls", "--tls-dir", _certificates(place), "--tls-path", _certificates(place)]
     made = run("env", f"PYTHONPATH={CHECKOUT}/lib", *ONELUN, "broker", "setup", *who, *where, *tool, timeout_s=300)
     urls = {}
     for path in made.splitlines():
@@ -71,7 +90,7 @@ def _make_users(place: Place, address: str) -> dict[str, str]:
 def has_queue(url: str, node: str) -> bool:
     """Whether an agent of that name is present: its queue is exclusive and goes with it."""
     try:
-        connection = pika.BlockingConnection(pika.URLParameters(url))
+        connection = pika.BlockingConnection(_parameters(url))
     except pika.exceptions.AMQPError:
         return False
     try:
@@ -82,3 +101,12 @@ def has_queue(url: str, node: str) -> bool:
     finally:
         connection.close()
     return True
+
+
+def _parameters(url: str) -> pika.connection.Parameters:
+    address = parse_address(url)
+    if address.password is not None:
+        return pika.URLParameters(url)
+    options = pika.SSLOptions(tls_context(address), address.host)
+    login = ExternalCredentials()
+    return pika.ConnectionParameters(address.host, address.port, address.vhost, login, ssl_options=options)

@@ -34,13 +34,15 @@ Say = Callable[[str], None]
 class Variant:
     """What of a sandbox may be otherwise: settings of [limits] and [frontend], and a filesystem (xfs, btrfs) for the pool.
 
-    With `faults` its roles let in what is planned in the directory `faults` of the sandbox.
+    With `faults` its roles let in what is planned in the directory `faults` of the sandbox. With `tls` they go to the broker
+    by certificates.
     """
 
     limits: dict[str, object] = field(default_factory=dict)
     pool_on: str | None = None
     frontend: dict[str, object] = field(default_factory=dict)
     faults: bool = False
+    tls: bool = False
 
 
 PLAIN = Variant()
@@ -80,7 +82,7 @@ def _build(place: Place, say: Say, variant: Variant) -> None:
     make_bridge(place)
     with ThreadPoolExecutor(1) as pool, _ended_early(place):
         # The broker takes most of the time; its address on the bridge is there already.
-        urls = pool.submit(start_broker, place)
+        urls = pool.submit(start_broker, place, tls=variant.tls)
         hosts = make_hosts(place)
         if variant.pool_on:
             make_pool(place, hosts[NAS], variant.pool_on)

@@ -24,6 +24,13 @@ def test_tls_has_a_port_of_its_own_and_may_name_an_authority():
     assert (address.port, address.tls, address.cafile) == (5671, True, "/etc/onelun/ca.pem")
 
 
+def test_a_certificate_takes_the_place_of_the_password():
+    address = parse_address("amqps://nas.nas1@broker.example/?cafile=/a/ca.pem&certfile=/a/nas.nas1.pem&keyfile=/a/key")
+
+    assert (address.user, address.password) == ("nas.nas1", None)
+    assert (address.cafile, address.certfile, address.keyfile) == ("/a/ca.pem", "/a/nas.nas1.pem", "/a/key")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "[::1]", "198.18.0.1", "198.19.255.254"])
 def test_a_broker_on_this_machine_needs_no_tls(host: str):
     assert not parse_address(f"amqp://a:b@{host}/").tls
@@ -49,6 +56,10 @@ def test_a_broker_elsewhere_is_refused_without_tls(host: str):
         "amqp://a:secret-word@[::1/",
         "amqp://a:secret-word@127.0.0.1/?heartbeat=0",
         "amqp://a:secret-word@127.0.0.1/?cafile",
+        "amqps://a:secret-word@127.0.0.1/?keyfile=/key",
+        "amqps://a@127.0.0.1/?cafile=/ca.pem",
+        "amqp://a:secret-word@127.0.0.1/?certfile=/cert.pem",
+        "amqp://a@127.0.0.1/?certfile=/cert.pem",
     ],
 )
 def test_what_is_no_amqp_url_is_refused_without_showing_the_password(url: str):

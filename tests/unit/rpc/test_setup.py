@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from onelun.errors import Rejected
-from onelun.rpc.setup import UrlDirectory, grants, hashed
+from onelun.rpc.address import parse_address
+from onelun.rpc.setup import definitions, grants, hashed
+from onelun.rpc.url_directory import UrlDirectory
 
 
 def granted(user: str):
@@ -66,8 +68,33 @@ def test_a_url_file_keeps_its_password_and_is_its_owners_alone(tmp_path: Path):
     directory = UrlDirectory(str(tmp_path / "urls"))
     password = directory.password_of("nas.nas1")
 
-    path = directory.write("nas.nas1", password + "/@", address="127.0.0.1:5672", vhost="/", tls=False)
+    path = directory.write("nas.nas1", password + "/@", address="127.0.0.1:5672", vhost="/", tls=None)
 
     assert directory.password_of("nas.nas1") == password + "/@"
     assert os.stat(path).st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path / "urls") == ["nas.nas1.url"]
+
+
+def test_a_url_for_a_certificate_names_its_files_and_has_no_password(tmp_path: Path):
+    files = {"cafile": "/etc/onelun/tls/ca.pem", "certfile": "/etc/onelun/tls/nas.nas1.pem"}
+    directory = UrlDirectory(str(tmp_path))
+
+    path = directory.write("nas.nas1", None, address="one.example.org:5671", vhost="/", tls=files)
+
+    address = parse_address(Path(path).read_text().strip())
+    assert (address.user, address.password, address.host) == ("nas.nas1", None, "one.example.org")
+    assert (address.cafile, address.certfile) == (files["cafile"], files["certfile"])
+
+
+def test_a_user_without_a_password_has_no_hash_that_one_could_match():
+    users = definitions(grants(["frontend"], ["nas1"], []), {"frontend": "a"}, "/")["users"]
+
+    assert [(user["name"], user["password_hash"] == "") for user in users] == [("frontend", False), ("nas.nas1", True)]
+
+
+@pytest.mark.parametrize("text", ["notes of mine\n", "amqp://nas.nas2:a@127.0.0.1/\n", "http://nas.nas1@127.0.0.1/"])
+def test_a_file_that_has_no_url_of_the_user_is_left_alone(tmp_path: Path, text: str):
+    (tmp_path / "nas.nas1.url").write_text(text)
+
+    with pytest.raises(Rejected, match="it is somebody else's, move it away"):
+        UrlDirectory(str(tmp_path)).password_of("nas.nas1")
