@@ -12,6 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 from rich.table import Table
+from scripts.lib.bench_tls import round_trip
 from scripts.lib.oned import CHECKOUT, Image, Oned
 from scripts.lib.stopwatch import Program, burst, medians
 from tests.support.sandbox.__main__ import environment
@@ -42,6 +43,7 @@ class Bench:
         self.one_action()
         self.many_actions()
         self.clone_and_attach()
+        self.tls()
 
     def one_action(self) -> None:
         """An action whose NAS answers at once, against the bare interpreter and a naive script, in turn."""
@@ -104,6 +106,12 @@ class Bench:
             times.append(outcome.seconds)
         figure = f"{_ms(statistics.median(times))} (worst {_ms(max(times))})"
         self._row(f"fresh clone of 1 GiB on {self.filesystem}, attached on a node", figure)
+
+    def tls(self) -> None:
+        """A request and its answer with certificates, beside the same with passwords and without TLS."""
+        took = round_trip()
+        figure = f"{_ms(took.tls_s)}, {took.tls_s / took.plain_s:.2f} x without TLS ({_ms(took.plain_s)})"
+        self._row("a request to an agent and its answer, by TLS", figure)
 
     def _must(self, outcome) -> None:
         if outcome.status:
