@@ -9,7 +9,7 @@ import ssl
 import time
 from typing import NamedTuple
 
-from onelun.errors import Rejected
+from onelun.errors import CommandFailed, Rejected
 from onelun.rpc.address import Address
 from onelun.rpc.certificates import Certificate, has_its_key, is_signed_by, read_certificate
 from onelun.rpc.tls import tls_context
@@ -29,17 +29,23 @@ class Finding(NamedTuple):
 async def findings(address: Address, *, connected: bool) -> list[Finding]:
     """What is wrong, or soon will be, with our certificate, its key, its authority; where we are connected, the broker's too.
 
-    Nothing for a login by password. Raises CommandFailed without openssl.
+    Nothing for a login by password.
     """
     if address.certfile is None:
         return []
     try:
-        ours = await read_certificate(address.certfile)
+        return await _looked_at(address, address.certfile, connected=connected)
     except Rejected as error:
         return [Finding(error.sentence, explains=True)]
+    except CommandFailed as error:
+        return [Finding(f"certificates cannot be looked at, openssl is missing or hangs: {error.sentence}", explains=False)]
+
+
+async def _looked_at(address: Address, certfile: str, *, connected: bool) -> list[Finding]:
+    ours = await read_certificate(certfile)
     found = [*_of_key(address), *_of_time(ours, "our certificate"), *_of_account(ours, address)]
     if address.cafile is not None:
-        found += await _of_authority(address.certfile, address.cafile, connected=connected)
+        found += await _of_authority(certfile, address.cafile, connected=connected)
     if connected:
         found += await _of_broker(address)
     return found
@@ -88,10 +94,7 @@ def _of_account(ours: Certificate, address: Address) -> list[Finding]:
 
 
 async def _of_authority(certfile: str, cafile: str, *, connected: bool) -> list[Finding]:
-    try:
-        found = _of_time(await read_certificate(cafile), "the authority")
-    except Rejected as error:
-        return [Finding(error.sentence, explains=True)]
+    found = _of_time(await read_certificate(cafile), "the authority")
     # Where the broker takes both, they may come from two authorities.
     if not connected and not await is_signed_by(certfile, cafile):
         sentence = f"our certificate {certfile} was not signed by {cafile}: they are of two authorities"
