@@ -38,7 +38,9 @@ async def findings(address: Address, *, connected: bool) -> list[Finding]:
     except Rejected as error:
         return [Finding(error.sentence, explains=True)]
     except CommandFailed as error:
-        return [Finding(f"certificates cannot be looked at, openssl is missing or hangs: {error.sentence}", explains=False)]
+        return [
+            Finding(f"certificates cannot be looked at, openssl is missing or hangs: {error.sentence}", explains=False)
+        ]
 
 
 async def _looked_at(address: Address, certfile: str, *, connected: bool) -> list[Finding]:

@@ -63,6 +63,9 @@ def test_an_exchange_of_another_type_is_refused_and_left_alone(spare_broker: Pri
         ([], "name at least one"),
         (["--nas", "NAS"], "'NAS' is no name of an agent"),
         (["--nas", "nas1", "--broker-address", "10.1.2.3:5672"], "use amqps://"),
+        (["--nas", "nas1", "--tls", "--tls-passwords"], "give one"),
+        (["--nas", "nas1", "--tls", "--tls-name", "a b", "--tls-dir", "/proc/tls"], "is no name or address of a host"),
+        (["--nas", "nas1", "--tls", "--tls-dir", "/proc/tls"], "cannot make the directory /proc/tls"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_broker_is_asked(tmp_path: Path, names: list[str], says: str):
