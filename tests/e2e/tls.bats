@@ -9,7 +9,7 @@ teardown_file() { sandbox_down; }
 # ask_by CERTIFICATE USER: whether a NAS answers to the URL of USER with another's certificate.
 ask_by() {
 	local url=${ONELUN_AMQP_URL/\/\/frontend@/\/\/$2@}
-	ONELUN_AMQP_URL=${url/\/frontend.pem/\/$1.pem} onelun ask nas1 list_zvols --within 10
+	ONELUN_AMQP_URL=${url/\/frontend.pem/\/$1.pem} onelun ask nas1 list_zvols --within 60
 }
 
 @test "every role goes by TLS, and no user of the broker has a password" {
