@@ -8,6 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+# These fill caches.
+WARM_UPS = 3
+
 
 @dataclass(frozen=True)
 class Program:
@@ -58,16 +61,15 @@ def once(program: Program) -> float:
     return took
 
 
-def medians(programs: Mapping[str, Program], rounds: int) -> dict[str, float]:
-    """The median seconds of each, measured in turn: what disturbs one disturbs all."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for number in range(rounds + 3):
-        for name, program in programs.items():
-            took = once(program)
-            # The first rounds fill caches.
-            if number >= 3:
-                times[name].append(took)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+def pairs(one: Program, other: Program, rounds: int) -> tuple[list[float], list[float]]:
+    """The seconds of both, measured in turn, each the first as often: what disturbs one disturbs both."""
+    ours: list[float] = []
+    beside: list[float] = []
+    for number in range(rounds + WARM_UPS):
+        both = [(one, ours), (other, beside)]
+        for program, times in both if number % 2 else reversed(both):
+            times.append(once(program))
+    return ours[WARM_UPS:], beside[WARM_UPS:]
 
 
 def burst(programs: Sequence[Program]) -> Burst:
@@ -78,8 +80,11 @@ def burst(programs: Sequence[Program]) -> Burst:
     for program in programs:
         moment = time.perf_counter()
         started[start(program)] = moment
-    for _ in programs:
+    while len(each) < len(programs):
         pid, status = os.waitpid(-1, 0)
+        if pid not in started:
+            # Left by a burst that was cut off.
+            continue
         each.append(time.perf_counter() - started[pid])
         failed += status != 0
     return Burst(each, time.perf_counter() - begin, failed)

@@ -1,6 +1,7 @@
-"""In a throw-away guest with one empty disk: thin clones by a backend, and by hand; bench_clones.py zfs|lvm.
+"""In a throw-away guest with one empty disk: thin clones by a backend, and by hand; in_guest_clones.py zfs|lvm.
 
-Prints median seconds as JSON: `1 GiB` and `1 TiB`, cloned and published by the backend, and `by hand` for 1 GiB.
+Prints the seconds of each round as JSON: `1 GiB` and `1 TiB`, cloned and published by the backend, and `by hand` for 1 GiB;
+and `about`, the kernel and the engine.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -20,7 +20,7 @@ from onelun.nas.backends.base import Backend
 from onelun.nas.backends.lvm.backend import LvmBackend
 from onelun.nas.backends.zfs.backend import ZfsBackend
 
-GIB, ROUNDS, LIMIT_S = 1 << 30, 5, 120
+GIB, ROUNDS, LIMIT_S = 1 << 30, 7, 120
 SIZES = {"1 GiB": GIB, "1 TiB": 1024 * GIB}
 DISK = os.environ.get("ONELUN_LAB_DISKS", "").split()
 MAKE = {
@@ -41,11 +41,15 @@ BY_HAND = {
 }
 
 
-def run(words: str) -> None:
-    """Run a command without spaces in its words, or end with what it says."""
+VERSION = {"lvm": "lvm version", "zfs": "zfs version"}
+
+
+def run(words: str) -> str:
+    """The stdout of a command without spaces in its words; or end with what it says."""
     done = subprocess.run(words.split(), capture_output=True, text=True, timeout=LIMIT_S, check=False)
     if done.returncode:
         sys.exit(f"{words}: {done.stderr.strip()}")
+    return done.stdout
 
 
 async def made(backend: Backend, name: str, size_bytes: int) -> None:
@@ -67,7 +71,7 @@ async def cloned(backend: Backend, origin: str, name: str) -> float:
     return time.perf_counter() - began
 
 
-async def main(engine: str) -> dict[str, float]:
+async def main(engine: str) -> dict[str, object]:
     """All of it, in turn."""
     for words in MAKE[engine]:
         run(words.format(*DISK))
@@ -84,12 +88,14 @@ async def main(engine: str) -> dict[str, float]:
         for words in BY_HAND[engine]:
             run(words.format(number, number))
         times["by hand"].append(time.perf_counter() - began)
+    version = run(VERSION[engine]).split("\n")[0].split(":")[-1].strip()
+    about = f"a guest with Linux {os.uname().release}, {engine} {version.removeprefix('zfs-')}"
     # The first round fills caches.
-    return {name: statistics.median(taken[1:]) for name, taken in times.items()}
+    return {"about": about, **{name: taken[1:] for name, taken in times.items()}}
 
 
 if __name__ == "__main__":
     try:
         print(json.dumps(asyncio.run(main(sys.argv[1]))))
     except OnelunError as error:
-        sys.exit(f"bench_clones: {error.sentence}")
+        sys.exit(f"in_guest_clones: {error.sentence}")

@@ -1,13 +1,13 @@
-"""In a guest of the lab: what onelun does, done by hand; bench_guest.py VERB ARGUMENT..., seconds as JSON on stdout.
+"""In a guest of the lab: what onelun does, done by hand; in_guest.py VERB ARGUMENT..., seconds as JSON on stdout.
 
 export VOLUME IQN ADDRESS INITIATOR, unexport VOLUME IQN: on the NAS. VOLUME is VG/LV, or `same`: what LIO exports already.
+clone VOLUME IQN ADDRESS INITIATOR: as `export`, of a new clone of it, VG/clone.
 login IQN ADDRESS, logout IQN ADDRESS: on a host. copy DEVICE DEVICE: O_DIRECT data on both, in turn.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -34,13 +34,24 @@ def took(work: Callable[[], object]) -> float:
 
 def export(volume: str, iqn: str, address: str, initiator: str) -> object:
     """Activate it, and a target for one initiator with its secret."""
+    return _exported(lambda: run("lvchange", "-ay", volume), volume, iqn, address, initiator)
+
+
+def clone(volume: str, iqn: str, address: str, initiator: str) -> object:
+    """Clone it, which activates the clone, and a target for that."""
+    new = f"{volume.partition('/')[0]}/clone"
+    make = partial(run, "lvcreate", "-q", "-s", "-kn", "-n", new, volume)
+    return _exported(make, new, iqn, address, initiator)
+
+
+def _exported(ready: Callable[[], None], volume: str, iqn: str, address: str, initiator: str) -> float:
     from rtslib_fb import TPG, BlockStorageObject, FabricModule, NetworkPortal, NodeACL, RTSRoot, Target
 
     def work() -> None:
         if volume == "same":
             (storage,) = RTSRoot().storage_objects
         else:
-            run("lvchange", "-ay", volume)
+            ready()
             storage = BlockStorageObject("by-hand", f"/dev/{volume}")
             storage.set_attribute("emulate_tpu", 1)
         tpg = TPG(Target(FabricModule("iscsi"), iqn), 1)
@@ -100,7 +111,7 @@ def logout(iqn: str, address: str) -> object:
 
 
 def copy(ours: str, by_hand: str) -> object:
-    """Median seconds to write and to read some MiB of each."""
+    """The seconds of each round to write and to read some MiB of each."""
     times: dict[str, list[float]] = {}
     size = ("bs=1M", f"count={MIB}")
     for number in range(ROUNDS + 1):
@@ -115,10 +126,10 @@ def copy(ours: str, by_hand: str) -> object:
             if number:
                 times.setdefault(f"write {name}", []).append(written)
                 times.setdefault(f"read {name}", []).append(read)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    return times
 
 
-VERBS = {"export": export, "unexport": unexport, "login": login, "logout": logout, "copy": copy}
+VERBS = {"export": export, "clone": clone, "unexport": unexport, "login": login, "logout": logout, "copy": copy}
 
 if __name__ == "__main__":
     print(json.dumps(VERBS[sys.argv[1]](*sys.argv[2:])))
