@@ -149,4 +149,5 @@ PART = Part(
         Row("monitor", f"`monitor` with {MANY:,} volumes", _BESIDE, monitor, MOST, f"≤ {MOST_S:g} s"),
         Row("monitor-disks", f"the sizes of {MANY:,} VM disks", f"of {FEW}", disks, goal=f"≤ {MOST_S:g} s"),
     ),
+    lambda _on: f"growth: clones of files on {_filesystem() or 'the directory of the sandbox'}",
 )

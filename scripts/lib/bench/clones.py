@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from functools import partial
 
-from scripts.lib.bench.lab import IN_GUEST, told
+from scripts.lib.bench.lab import BUILD_S, IN_GUEST, told
 from scripts.lib.bench.row import Found, Part, Row, compared
 
 GUEST_S = 700
@@ -17,6 +17,7 @@ MOST = MOST_SIZE = 1.3
 @contextlib.contextmanager
 def cloned(kind: str, engine: str) -> Iterator[dict]:
     """What a guest of that kind measured."""
+    told("build", kind, limit_s=BUILD_S)
     script = f"modprobe -q zfs; exec python3 {IN_GUEST}/in_guest_clones.py {engine}"
     argv = ("--disk", "3T", "--memory", "768", "--limit", str(GUEST_S), kind, "--", "sh", "-c", script)
     yield json.loads(told("run", *argv, limit_s=GUEST_S + 120))

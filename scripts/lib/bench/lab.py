@@ -19,7 +19,7 @@ from tests.support.lab.place import CHECKOUT, LabError
 from tests.support.lab.roles import initiator
 
 ROUNDS = 7
-UP_S, RUN_S = 800, 120
+BUILD_S, UP_S, RUN_S = 1500, 300, 120
 MOST_ATTACH, MOST_DATA = 1.3, 1.15
 IQN = "iqn.2026-11.io.onelun.bench:by-hand"
 NODE = "node1"
@@ -130,6 +130,7 @@ class Lab:
 @contextlib.contextmanager
 def standing() -> Iterator[Lab]:
     """A lab with LVM, LIO and open-iscsi. Nothing of it is left."""
+    told("build", "uml", limit_s=BUILD_S)
     number = told("up", "--any", "--owner", str(os.getpid()), "--engine", "lvm", limit_s=UP_S).strip()
     try:
         yield Lab(number)
