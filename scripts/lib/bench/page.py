@@ -52,7 +52,7 @@ def ending(lines: Sequence[Line]) -> str:
     """How it went, in a line."""
     words = [line.row.verdict(line.result) for line in lines]
     told = [f"{words.count(word)} {word}" for word in ("met", "missed", "not measured", "FAILED") if word in words]
-    return f"{len(lines)} rows: {', '.join(told) or 'none has a goal'}"
+    return f"{len(lines)} row{'' if len(lines) == 1 else 's'}: {', '.join(told) or 'none has a goal'}"
 
 
 def markdown(lines: Sequence[Line], machine: Sequence[str]) -> str:
