@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -27,14 +26,14 @@ from onelun.rpc.setup import Broker, grants
 LIMIT_S = 30.0
 
 
-class RoundTrip(NamedTuple):
-    """The medians of a request and its answer, in seconds."""
+class RoundTrips(NamedTuple):
+    """What requests and their answers took, in seconds, in the order in which they were asked in turn."""
 
-    plain_s: float
-    tls_s: float
+    plain_s: list[float]
+    tls_s: list[float]
 
 
-def round_trip(rounds: int = 400) -> RoundTrip:
+def round_trips(rounds: int = 400) -> RoundTrips:
     """Measure both in turn, request by request, so that what else the machine does meets both alike."""
     with tempfile.TemporaryDirectory(prefix="onelun-bench-tls-") as directory:
         made = Path(directory)
@@ -47,7 +46,7 @@ def round_trip(rounds: int = 400) -> RoundTrip:
             return asyncio.run(_measured(made, urls, safe, rounds))
 
 
-async def _measured(directory: Path, plain: dict[str, str], tls: dict[str, str], rounds: int) -> RoundTrip:
+async def _measured(directory: Path, plain: dict[str, str], tls: dict[str, str], rounds: int) -> RoundTrips:
     async with _asking(directory / "plain", plain) as by_password, _asking(directory / "tls", tls) as by_certificate:
         taken: tuple[list[float], list[float]] = ([], [])
         for turn in range(rounds + 20):
@@ -57,7 +56,7 @@ async def _measured(directory: Path, plain: dict[str, str], tls: dict[str, str],
                 # The first ones open channels and queues.
                 if turn >= 20:
                     times.append(time.perf_counter() - began)
-        return RoundTrip(*map(statistics.median, taken))
+        return RoundTrips(*taken)
 
 
 @contextlib.asynccontextmanager
