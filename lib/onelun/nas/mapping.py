@@ -66,6 +66,8 @@ class Mapping:
             must_be_mapped_by(volume, request.cloud)
             if placed is not None:
                 await self._leave_other_volume(placed, volume)
+                if not (request.shareable or request.readonly):
+                    self._placements.must_not_be_moving(volume, placed[:3], host)
                 await self._end_failed_migrations(backend, volume, request, job)
             with self._placing(volume, placed, host):
                 row, bdev = await self._attachments.attach(

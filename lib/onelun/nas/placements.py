@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from onelun.errors import Conflict
 from onelun.model import Volume
 from onelun.nas.catalogue import Catalogue, Placement
 
@@ -28,6 +29,22 @@ class Placements:
                 host=host,
             )
         )
+
+    def must_not_be_moving(self, volume: Volume, disk: tuple[str, int, int], host: str) -> None:
+        """Raise Conflict when `host` has the volume for a VM that moves to or from it, and `disk` (cloud, VM, disk) is another's.
+
+        OpenNebula may have given the image back although the migration, and perhaps the VM, never ended.
+        """
+        writers = [row.host for row in self._catalogue.attachments(uuid=volume.uuid) if not row.readonly]
+        others = [writer for writer in writers if writer != host]
+        if not others or host not in writers:
+            return
+        for one in self._catalogue.placements(uuid=volume.uuid):
+            if (one.cloud, one.vm, one.disk) != disk:
+                raise Conflict(
+                    f"volume {volume.name} is mapped to {others[0]} too, as disk {one.disk} of VM {one.vm}, whose migration"
+                    " never ended: end it (onelun reconcile --apply) before another VM has the volume"
+                )
 
     def move(self, placed: list[Placement], host: str) -> None:
         """Those disks are on that host now."""

@@ -500,6 +500,24 @@ async def test_a_migration_that_nobody_ended_is_in_nobody_s_way_when_the_vm_sets
     assert nas.nodes["node2"].connected == {}
 
 
+@pytest.mark.parametrize("host", ["node1", "node2"])
+async def test_while_a_migration_is_not_ended_no_other_vm_gets_the_volume_on_either_host(nas, host):
+    await _image(nas)
+    await nas.ask(_map())
+    await nas.ask(_map(host="node2", beside="node1"))
+    other = {"vm": 4, "path": "/var/lib/one/datastores/0/4/disk.0"}
+
+    with pytest.raises(Conflict, match="disk 0 of VM 3, whose migration never ended"):
+        await nas.ask(_map(host=host, **other))
+
+    # The VM itself may be asked for again, and when the migration has ended the volume is its host's as before.
+    await nas.ask(_map(host="node2", beside="node1"))
+    await nas.ask(_unmap(host="node1", stays="node2", keep_link=True, force=True))
+    await nas.ask(_unmap(host="node2"))
+    await nas.ask(_map(host=host, **other))
+    assert await _hosts(nas) == [host]
+
+
 async def test_a_host_of_another_vm_keeps_the_image_that_both_only_read(nas):
     await _image(nas)
     other = "/var/lib/one/datastores/0/4/disk.0"
