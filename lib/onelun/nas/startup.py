@@ -60,12 +60,14 @@ class Startup:
         """
         for backend in self._pools:
             await backend.open(self._agent, None)
-        cautious = self.cautious = await self._epochs.begin()
+        older = await self._epochs.begin()
+        found = [(backend, volume) for backend in self._pools for volume in await backend.volumes()]
+        # One of this agent's last life has its serial number, and shows itself so: an attachment is written there first.
+        cautious = self.cautious = older or any(self._forgotten(volume) for _, volume in found)
         if cautious:
             log.warning("start cautious=yes reason=the catalogue is lost or older than a pool: nothing is removed")
-        for backend in self._pools:
-            for volume in await backend.volumes():
-                await self._volume(backend, volume, cautious=cautious)
+        for backend, volume in found:
+            await self._volume(backend, volume, cautious=cautious)
         await self._rows(cautious=cautious)
         await self._targets()
 
@@ -83,10 +85,13 @@ class Startup:
                 else:
                     await destroy(backend, volume)
             case State.READY:
-                known = {row.epoch for row in self._catalogue.attachments(uuid=volume.uuid)}
-                for attachment in volume.attachments:
-                    if attachment.epoch not in known:
-                        self._adopt(volume, attachment)
+                for attachment in self._forgotten(volume):
+                    self._adopt(volume, attachment)
+
+    def _forgotten(self, volume: Volume) -> list[Attachment]:
+        """The attachments that a ready volume knows and the catalogue does not."""
+        known = {row.epoch for row in self._catalogue.attachments(uuid=volume.uuid)}
+        return [one for one in volume.attachments if volume.state is State.READY and one.epoch not in known]
 
     def _adopt(self, volume: Volume, attachment: Attachment) -> None:
         """The volume says that a host has it, the catalogue forgot: believe the volume."""

@@ -385,6 +385,26 @@ async def test_a_catalogue_of_yesterday_never_gives_a_volume_to_the_host_that_ha
     assert len(parts.nodes["node2"].connected) == 1
 
 
+async def test_a_catalogue_of_an_hour_ago_is_noticed_though_the_agent_was_not_restarted_since(begin, parts):
+    """Its serial number is the pool's; by its placements the disk is on the host that has it no more."""
+    nas = await begin()
+    await _mapped(nas)
+    (then,), (placed,) = nas.catalogue.attachments(), nas.catalogue.placements()
+    await nas.ask(_unmap(keep_link=True))
+    await nas.ask(MapZvol(zvol="one-1", zpool="tank", remotehost="node2", cloud=CLOUD, vm=3, disk=0, path=PATH))
+    await parts.backend.create("one-8", "7e1f3b8e-3c7e-4d46-9f0a-0b8de4b7a8f1", MIB, IMAGE)
+    nas.catalogue.change(drop=nas.catalogue.attachments(), put=[then, placed])
+
+    again = await begin()
+    await again.agent.rounds._probe()
+
+    assert {v.name for v in await parts.backend.volumes()} == {"one-1", "one-8"}
+    assert [(row.host, row.state) for row in again.catalogue.attachments()] == [("node2", "attached")]
+    await again.ask(UnmapZvol(zvol="one-1", zpool="tank", cloud=CLOUD, vm=3, disk=0, path=PATH))
+    assert [node.connected for node in parts.nodes.by_name.values()] == [{}, {}]
+    assert await parts.exporter.exports() == {}
+
+
 async def test_an_adopted_attachment_keeps_the_secret_that_its_host_has(begin, parts):
     nas = await begin()
     await _mapped(nas)
