@@ -293,6 +293,9 @@ migration() {
 }
 
 @test "a oned with an empty list, an error, without an answer or of another cloud removes and detaches nothing" {
+	local bytes
+	on node1 dd if=/dev/urandom of="$DIR/disk.1" bs=1M count=4 oflag=direct conv=notrunc,nocreat status=none
+	bytes=$(sha256sum <"$(volume_file one-4)")
 	is
 	stays 'withheld: no image.s SOURCE and REGTIME show'
 	is '0 vm-0.lcm-4 0 host01 STATE=6 ETIME=2 STIME=1'
@@ -308,6 +311,7 @@ migration() {
 	oned_up
 	is "${IMAGES[@]}" "$VM"
 	reconcile 0
+	[ "$(on node1 dd if="$DIR/disk.1" bs=1M iflag=direct status=none | sha256sum)" = "$bytes" ]
 }
 
 @test "a NAS that is away is named, and nothing is missed there" {
