@@ -167,6 +167,57 @@ sum_of() { on "$1" sh -c "dd if=$2 bs=1M count=16 iflag=direct status=none | sha
 	nothing_left
 }
 
+# multipath_on_node1 VM: the VM's disk by way of dm-multipath, which queues when its only path is lost. Sets PATH_OF_IT.
+multipath_on_node1() {
+	PATH_OF_IT=$(on node1 sh -ec "
+		modprobe dm-multipath
+		modprobe dm-round-robin
+		disk=\$(readlink -f $DIRECTORY/$1/disk.0)
+		echo 0 \$(blockdev --getsz \$disk) multipath 1 queue_if_no_path 0 1 1 round-robin 0 1 1 \$disk 1000 | dmsetup create queued
+		dmsetup mknodes queued
+		cat /sys/block/\${disk##*/}/dev" </dev/null)
+}
+
+# path_of_it fail|reinstate: as multipathd says it.
+path_of_it() { expects 0 node1 dmsetup message queued 0 "$1_path $PATH_OF_IT"; }
+
+@test "what dm-multipath has queued on a host that is cut off never reaches the volume" {
+	local disk=$DIRECTORY/6/disk.0 lv sum
+	ds 0 mkfs 6 16 PERSISTENT=1
+	lv=/dev/onelun/onelun-$(ask nas1 list_zvols name=one-6 | jq -r '.body[0].uuid')
+	tm 0 ln frontend:nas1/tank/one-6 "host01:$disk" 6 102
+	multipath_on_node1 6
+	expects 0 node1 dd if=/dev/urandom of=/dev/mapper/queued bs=1M count=16 oflag=direct conv=nocreat status=none
+
+	service stop onelun node1
+	cut node1
+	path_of_it fail
+	expects 0 node1 sh -c 'dd if=/dev/urandom of=/dev/mapper/queued bs=1M count=16 oflag=direct conv=nocreat >/run/queued 2>&1 & sleep 1'
+	take_over 6
+	expects 0 node2 dd if=/dev/urandom of="$disk" bs=1M count=16 oflag=direct conv=notrunc,nocreat status=none
+	sum=$(sum_of node2 "$disk")
+	expects 0 node1 pgrep -x dd
+
+	# First dm-multipath tries by itself, then the agent comes and takes its path away, and it tries once more.
+	heal node1
+	path_of_it reinstate
+	expects 0 node1 sleep 5
+	service start onelun node1
+	eventually 90 no_debts
+	no_connections node1
+	on node1 dmsetup message queued 0 "reinstate_path $PATH_OF_IT" </dev/null || true
+	expects 0 node1 pgrep -x dd
+	expects 0 node1 dmsetup message queued 0 fail_if_no_path
+	eventually 60 on node1 grep -q 'Input/output error' /run/queued </dev/null
+	expects 0 node1 sh -c 'until dmsetup remove queued; do sleep 1; done'
+
+	[ "$(sum_of node2 "$disk")" = "$sum" ]
+	[ "$(sum_of nas1 "$lv")" = "$sum" ]
+	tm 0 mvds "host02:$disk" nas1/tank/one-6 6 102
+	ds 0 rm 6 16 SOURCE=nas1/tank/one-6
+	nothing_left
+}
+
 # with_kills HOST PAUSE VERB COUNT: held, while the agent of HOST is killed after PAUSE seconds, and once more.
 with_kills() {
 	local status=0
