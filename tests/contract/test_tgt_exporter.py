@@ -213,6 +213,16 @@ async def test_two_agents_that_make_targets_at_once_both_succeed(nas, tmp_path):
     assert len(set(tids)) == 40
 
 
+async def test_there_are_more_targets_than_a_target_has_luns(nas, tmp_path):
+    targets = [made_target(tmp_path, f"one-{number}") for number in range(260)]
+
+    await asyncio.gather(*(nas.exporter.export(target) for target in targets))
+
+    assert set(await nas.exporter.exports()) == {target.iqn for target in targets}
+    for target in (targets[0], targets[255], targets[256], targets[259]):
+        assert await asyncio.to_thread(nas.identity, target) == (target.uuid, 4 * MIB)
+
+
 async def test_a_number_is_not_given_again_at_once(nas, target):
     await nas.exporter.export(target)
     first = (await listed(nas))[target.iqn].tid
