@@ -104,6 +104,7 @@ node1_comes_back() {
 	between_node1 "$1"
 	eventually 90 more_logins "$before"
 	restart node1
+	eventually 120 grep -q 'Input/output error\|copied' "$BATS_TEST_TMPDIR/queued"
 	if wait "$QUEUED"; then return 1; fi
 	grep -q 'Input/output error' "$BATS_TEST_TMPDIR/queued"
 	eventually 30 bash -c "[ -z \"\$($ONELUN_NODE1 find /dev/onelun -type l)\" ]"
