@@ -28,7 +28,7 @@ _LONGEST_S = 10 * 366 * 86400
 # No volume is larger than 1 PiB.
 _LARGEST_GIB = 1 << 20
 _ROLES = ("frontend", "nas", "compute")
-_NOT_ZERO = ("accept_s", "finish_s", "copy_s", "progress_s", "probe_s", "high_water", "per_host")
+_NOT_ZERO = ("accept_s", "finish_s", "copy_s", "progress_s", "probe_s", "high_water", "per_host", "at_once")
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,6 +59,7 @@ class Limits(_Section, frozen=True, kw_only=True):
     high_water: float = 0.85
     reserve: float = 0.02
     per_host: int = 4
+    at_once: int = 256
 
 
 class Frontend(_Section, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +18,12 @@ from onelun.rpc.channel import Outcome, Refusal, properties_of
 from onelun.rpc.link import Link
 from onelun.rpc.mailbox import Mailbox
 from onelun.rpc.message import BY_REQUEST, Cancel, decode_reply, encode, name_of
+from onelun.rpc.patience import Patience
 from onelun.rpc.query import Query
 from onelun.rpc.schema import Reply, Request
 from onelun.rpc.session import Session
+
+log = logging.getLogger(__name__)
 
 # AMQP 0-9-1 has properties as short strings.
 _LONGEST_ID = 255
@@ -46,7 +50,8 @@ class Client:
         """Have `node` do what `request` says, by `deadline`, and return its reply.
 
         `id` becomes the message_id: asking again with the same one never does the work twice, but brings what the first
-        brought. A cancelled call withdraws the request, and waits up to 5 s for its end.
+        brought. A cancelled call withdraws the request, and waits up to 5 s for its end. An agent that has no room is asked
+        again when it says so, until the deadline.
 
         Raises Unreachable when nobody took the request, so that nothing happened; NoReply when its outcome is unknown; or
         the error that the agent replied. Rejected for a `node` or an `id` that cannot be.
@@ -55,14 +60,22 @@ class Client:
         checked_name(node, "name of an agent")
         if id is not None and not 0 < len(id.encode()) <= _LONGEST_ID:
             raise Rejected(f"an id has 1 to {_LONGEST_ID} bytes, not {len(id.encode())}")
-        with self._mailbox.inbox(id or str(uuid.uuid4()), node) as inbox:
-            if verb.journaled:
-                letter = await Call(self, inbox, request, deadline, on_progress).outcome()
-            else:
-                letter = await Query(self, inbox, request, deadline).answer()
-        if letter.get("status") != "success":
-            raise from_wire(letter)
-        return decode_reply(letter, verb.reply)
+        request_id = id or str(uuid.uuid4())
+        patience = Patience(node, _name(request), deadline)
+        while True:
+            with self._mailbox.inbox(request_id, node) as inbox:
+                if verb.journaled:
+                    letter = await Call(self, inbox, request, deadline, on_progress).outcome()
+                else:
+                    letter = await Query(self, inbox, request, deadline).answer()
+            if letter.get("status") == "success":
+                return decode_reply(letter, verb.reply)
+            error = from_wire(letter)
+            pause_s = patience.pause_s(error)
+            if on_progress is not None:
+                on_progress(error.sentence)
+            log.info("wait node=%s action=%s seconds=%.1f reason=%s", node, _name(request), pause_s, error)
+            await asyncio.sleep(pause_s)
 
     async def query(self, node: str, request: Request, deadline: Deadline) -> dict[str, Any]:
         """The reply to a request that may be sent again and again, as a document. Raises as `ask` does."""

@@ -34,6 +34,9 @@ def page() -> str:
         accept_s=limits.accept_s,
         preempt_s=limits.preempt_s,
         finish_s=limits.finish_s,
+        at_once=limits.at_once,
+        most_freeing=limits.at_once + -(-limits.at_once // 4),
+        of_host=-(-3 * limits.at_once // 4),
         copy_h=limits.copy_s / 3600,
         conditions=", ".join(f"`{word}`" for word in sorted(CONDITIONS)),
         codes=_codes(),
@@ -54,6 +57,7 @@ def page() -> str:
 def _described(verb: Verb) -> str:
     reply = name_of(verb.reply)
     kind = "answered directly" if not verb.journaled else "may last as long as a copy" if verb.copies else "journaled"
+    kind += ", frees" if verb.frees else ""
     own_reply = _fields(verb.reply, without=Reply)
     text = [
         f"### {name_of(verb.request)} → {reply}",

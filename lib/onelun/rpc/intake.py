@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 # Reads and small steps under way, which are not written down.
 MOST_QUERIES = 1024
+QUERY_AGAIN_S = 1.0
 
 
 class Intake:
@@ -108,8 +109,13 @@ class Intake:
         if verb.journaled:
             await self._jobs.take(asked, verb, handler)
             return None
-        if len(self._under_way) > MOST_QUERIES:
-            raise Busy(f"{self._hello.node} answers {MOST_QUERIES} requests at the moment: ask again later")
+        # By hello, status and cancel callers find out what goes on: these are always answered.
+        if len(self._under_way) > MOST_QUERIES and verb.role != "both":
+            raise Busy(
+                f"{self._hello.node} answers {MOST_QUERIES} requests at the moment: ask again in {QUERY_AGAIN_S:g} s",
+                retry_after_s=QUERY_AGAIN_S,
+                under_way=MOST_QUERIES,
+            )
         return await self._jobs.query(asked, verb, handler)
 
     async def _on_hello(self, request: Hello, job: Job) -> HelloIs:

@@ -38,6 +38,7 @@ class Job:
         progress_s: float = 5.0,
         tell: Callable[[Job, dict[str, object]], None] = lambda job, message: None,
         digest: bytes = b"",
+        host: str | None = None,
     ) -> None:
         self.id = job_id
         self.action = action
@@ -45,6 +46,7 @@ class Job:
         self.limit_s = limit_s
         self.deadline = Deadline.after(limit_s)
         self.digest = digest
+        self.host = host
         self.ending: asyncio.Future[OnelunError] = asyncio.get_running_loop().create_future()
         self._askers: dict[str | None, Asker] = {}
         self._progress_s = progress_s

@@ -18,12 +18,10 @@ from onelun.rpc.job import Asker, Handler, Job
 from onelun.rpc.journal import Journal, Row, RowState
 from onelun.rpc.message import BY_NAME, Verb, name_of
 from onelun.rpc.post import Post, error_body
+from onelun.rpc.room import Room, host_of
 from onelun.rpc.schema import Reply
 
 log = logging.getLogger(__name__)
-
-# More than this at once would only wait for locks; the caller should hear that and come again.
-MOST_JOBS = 256
 
 
 def must_be_its_callers(request_id: str, caller: str | None, asking: str | None) -> None:
@@ -40,6 +38,7 @@ class Jobs:
         self._journal = journal
         self._post = post
         self._limits = limits
+        self._room = Room(node, limits.at_once)
         self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._questions: set[tuple[str, Asker, bytes]] = set()
@@ -52,15 +51,17 @@ class Jobs:
         """Write the request down and start it; return whether it was accepted, so that the delivery can be acknowledged.
 
         A repeat is answered with what the first one brings or brought; it never starts work. Raises Busy when it may not
-        start: its time to start is over, or too much is under way; ProtocolError when its id means another request.
+        start: its time to start is over, or there is no room (the fact `retry_after_s` says when to come again; nothing is
+        kept of it then); ProtocolError when its id means another request.
         """
         if running := self._jobs.get(asked.id):
             _must_be_same(asked, running.digest, running.caller)
             running.add_asker(asked.asker)
             self._tell_accepted(running, asked)
             return True
-        if len(self._jobs) >= MOST_JOBS:
-            raise Busy(f"{self._node} has {MOST_JOBS} requests under way: ask again later")
+        if (known := await self._known_without_room(asked, verb)) is not None:
+            self._repeat(asked, self._job(asked, verb), known)
+            return False
         self._must_not_be_late(asked)
         job = self._jobs[asked.id] = self._job(asked, verb)
         try:
@@ -78,6 +79,16 @@ class Jobs:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
+
+    async def _known_without_room(self, asked: Asked, verb: Verb) -> Row | None:
+        """None when there is room. Without, a known request's row, as its repeat needs none; Busy for another one."""
+        try:
+            self._room.check(asked.request, verb, self._jobs.values())
+        except Busy:
+            if (row := await self._journal.find(asked.id)) is None:
+                raise
+            return row
+        return None
 
     async def query(self, asked: Asked, verb: Verb, handler: Handler) -> bytes | None:
         """The answer to a request that is not written down; None for a repeat, whose asker the first will answer."""
@@ -110,6 +121,7 @@ class Jobs:
             progress_s=self._limits.progress_s,
             tell=self._tell,
             digest=asked.digest,
+            host=host_of(asked.request),
         )
         job.add_asker(asked.asker)
         return job
@@ -146,6 +158,7 @@ class Jobs:
         except OnelunError as error:
             log.error("%s state=unwritten id=%s reason=%s", job.action, job.id, error)
         del self._jobs[job.id]
+        self._room.ended(len(self._jobs))
         for asker in job.askers:
             self._post.send(asker, body)
         status = json.loads(body)

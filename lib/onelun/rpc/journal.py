@@ -93,6 +93,10 @@ class Journal:
 
         return await self._write(step)
 
+    async def find(self, request_id: str) -> Row | None:
+        """The row of `request_id`; None when it is unknown."""
+        return await self._write(lambda: self._row(request_id))
+
     async def finish(self, request_id: str, reply: bytes) -> None:
         """Write down the final reply, and forget the request's content. A finished one keeps its first reply."""
 

@@ -266,6 +266,7 @@ _BY_ANYBODY: tuple[Kind, ...] = ("frontend", "nas", "unnamed")
 class Verb(NamedTuple):
     """How one request is treated. `journaled`: accepted durably, before work. `copies`: may last as long as a copy.
 
+    `frees`: it ends something, and so has room in an agent that takes nothing else any more.
     `callers` are the kinds of callers that may ask it (callers.py); with `bare`, one without user_id may set these fields alone.
     """
 
@@ -275,14 +276,15 @@ class Verb(NamedTuple):
     callers: tuple[Kind, ...]
     journaled: bool = True
     copies: bool = False
+    frees: bool = False
     bare: frozenset[str] | None = None
 
 
 VERBS: tuple[Verb, ...] = (
     Verb(MapZvol, ZvolMapped, "nas", _TO_NAS),
-    Verb(UnmapZvol, ZvolUnmapped, "nas", _TO_NAS),
+    Verb(UnmapZvol, ZvolUnmapped, "nas", _TO_NAS, frees=True),
     Verb(ResizeZvol, ZvolResized, "nas", _TO_NAS),
-    Verb(DelZvol, ZvolDeleted, "nas", _TO_NAS),
+    Verb(DelZvol, ZvolDeleted, "nas", _TO_NAS, frees=True),
     Verb(ListZvols, ZvolList, "nas", _TO_NAS, journaled=False),
     Verb(CreateZvol, ZvolCreated, "nas", _TO_NAS),
     Verb(CloneZvol, ZvolCloned, "nas", _TO_NAS, copies=True),
@@ -290,8 +292,8 @@ VERBS: tuple[Verb, ...] = (
     Verb(RestoreZvol, ZvolImporting, "nas", _TO_NAS),
     Verb(ReadZvol, ZvolReadable, "nas", _TO_NAS, copies=True),
     Verb(RenewImport, ImportRenewed, "nas", _TO_NAS, journaled=False),
-    Verb(FinishImport, ImportFinished, "nas", _TO_NAS),
-    Verb(AbortImport, ImportAborted, "nas", _TO_NAS),
+    Verb(FinishImport, ImportFinished, "nas", _TO_NAS, frees=True),
+    Verb(AbortImport, ImportAborted, "nas", _TO_NAS, frees=True),
     Verb(AdoptZvol, ZvolAdopted, "nas", _TO_NAS),
     Verb(ReleaseZvol, ZvolReleased, "nas", _TO_NAS),
     Verb(SaveZvol, ZvolSaved, "nas", _TO_NAS, copies=True),
@@ -302,30 +304,30 @@ VERBS: tuple[Verb, ...] = (
     Verb(ListChanges, ChangeList, "nas", _TO_NAS, copies=True),
     Verb(RevertZvol, ZvolReverted, "nas", _TO_NAS, copies=True),
     Verb(FlattenZvol, ZvolFlattened, "nas", _TO_NAS, copies=True),
-    Verb(DelSnapshot, SnapshotDeleted, "nas", _TO_NAS),
+    Verb(DelSnapshot, SnapshotDeleted, "nas", _TO_NAS, frees=True),
     Verb(CopyZvol, ZvolCopied, "nas", _TO_NAS, copies=True),
-    Verb(RemoveDisk, DiskRemoved, "nas", _TO_NAS),
+    Verb(RemoveDisk, DiskRemoved, "nas", _TO_NAS, frees=True),
     Verb(FindPlacements, PlacementList, "nas", _TO_NAS, journaled=False),
     Verb(ListDisks, DiskList, "nas", _TO_NAS, journaled=False),
     Verb(PoolCapacity, PoolCapacityIs, "nas", _TO_NAS, journaled=False),
-    Verb(SetMaintenance, MaintenanceIs, "nas", _TO_NAS),
+    Verb(SetMaintenance, MaintenanceIs, "nas", _TO_NAS, frees=True),
     # Reading what a pool's snapshots are may take LVM long.
     Verb(TakeStock, StockIs, "nas", _TO_NAS, journaled=False),
-    Verb(Settle, Settled, "nas", _TO_NAS),
-    Verb(TrashZvol, ZvolTrashed, "nas", _TO_NAS),
+    Verb(Settle, Settled, "nas", _TO_NAS, frees=True),
+    Verb(TrashZvol, ZvolTrashed, "nas", _TO_NAS, frees=True),
     Verb(InitializeConnection, ConnectionInitialized, "nas", _TO_NAS),
-    Verb(TerminateConnection, ConnectionTerminated, "nas", _TO_NAS),
+    Verb(TerminateConnection, ConnectionTerminated, "nas", _TO_NAS, frees=True),
     Verb(SetZvol, ZvolAttached, "compute", _BY_ANYBODY, bare=frozenset({"target", "nas"})),
     Verb(GrowDev, DevGrown, "compute", _BY_NAS),
-    Verb(TearDown, ZvolDetached, "compute", _BY_ANYBODY, bare=frozenset({"target"})),
+    Verb(TearDown, ZvolDetached, "compute", _BY_ANYBODY, frees=True, bare=frozenset({"target"})),
     Verb(ListDev, DevList, "compute", _BY_ANYBODY, journaled=False, bare=frozenset()),
-    Verb(SyncZvols, ZvolsSynced, "compute", _BY_NAS),
+    Verb(SyncZvols, ZvolsSynced, "compute", _BY_NAS, frees=True),
     Verb(FreezeGuest, GuestFrozen, "compute", _BY_FRONTEND, journaled=False),
     Verb(ThawGuest, GuestThawed, "compute", _BY_FRONTEND, journaled=False),
     Verb(ListDir, DirList, "compute", _BY_FRONTEND, journaled=False),
     Verb(ReadFile, FileRead, "compute", _BY_FRONTEND, journaled=False),
     Verb(PutEntry, EntryPut, "compute", _BY_FRONTEND, journaled=False),
-    Verb(RemoveEntry, EntryRemoved, "compute", _BY_FRONTEND),
+    Verb(RemoveEntry, EntryRemoved, "compute", _BY_FRONTEND, frees=True),
     Verb(StoreFile, FileStored, "compute", _BY_FRONTEND, copies=True),
     Verb(FetchFile, FileFetched, "compute", _BY_FRONTEND, copies=True),
     Verb(WriteBackup, BackupWritten, "compute", _BY_FRONTEND, copies=True),

@@ -157,21 +157,6 @@ async def test_a_read_that_is_not_answered_in_time_is_an_error(agents: Agents):
         await client.ask("nas1", ListZvols(name="slow"), deadline=Deadline.after(LIMITS.accept_s - 0.5))
 
 
-async def test_more_than_the_most_at_once_is_refused_as_busy(agents: Agents, soon: Deadline, monkeypatch):
-    monkeypatch.setattr("onelun.rpc.jobs.MOST_JOBS", 2)
-    await agents.agent(nas := Nas())
-    client = await agents.client()
-
-    first = [asyncio.create_task(client.ask("nas1", CREATE, deadline=soon)) for _ in range(2)]
-    await eventually(lambda: len(nas.done) == 2)
-    with pytest.raises(Busy, match="nas1 has 2 requests under way"):
-        await client.ask("nas1", CREATE, deadline=soon)
-    nas.go.set()
-    await asyncio.gather(*first)
-
-    assert len(nas.done) == 2
-
-
 async def test_an_agent_that_is_stopped_interrupts_its_work_and_says_so(agents: Agents, soon: Deadline):
     agent = await agents.agent(nas := Nas())
     client = await agents.client()
