@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS placement (
   cloud TEXT NOT NULL, vm INTEGER NOT NULL, disk INTEGER NOT NULL, path TEXT NOT NULL,
   pool TEXT NOT NULL, zvol TEXT NOT NULL, uuid TEXT NOT NULL, host TEXT, PRIMARY KEY (cloud, vm, disk));
 CREATE INDEX IF NOT EXISTS placement_uuid ON placement (uuid);
+CREATE INDEX IF NOT EXISTS placement_path ON placement (path);
+CREATE INDEX IF NOT EXISTS attachment_host ON attachment (host);
 CREATE TABLE IF NOT EXISTS debt (
   iqn TEXT PRIMARY KEY, host TEXT NOT NULL, pool TEXT NOT NULL, zvol TEXT NOT NULL, uuid TEXT NOT NULL,
   epoch INTEGER NOT NULL);

@@ -65,7 +65,7 @@ class FilePool:
     def create(self, name: str, uuid: str, size_bytes: int, owner: Owner, attributes: Attributes = PLAIN) -> Volume:
         """Build an empty one."""
         with self._directory.owned() as root:
-            present = self.tree.by_uuid(root, uuid, name)
+            present = self.tree.near(root, uuid, name)
             if present is not None:
                 rules.check_same(present.volume, name, size_bytes, owner, None, attributes)
                 if self._has_size(root, present):
@@ -86,7 +86,7 @@ class FilePool:
     ) -> Volume:
         """Build one with the origin's content, or its snapshot's. Raises Cancelled when `stop` is set."""
         with self._directory.owned() as root:
-            present = self.tree.by_uuid(root, uuid, name)
+            present = self.tree.near(root, uuid, name)
             if present is not None and present.volume.state is not State.BUILDING:
                 rules.check_same(present.volume, name, size_bytes, owner, origin.uuid, attributes)
                 return present.volume
