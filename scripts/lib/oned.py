@@ -74,6 +74,11 @@ class Oned:
         ids = [] if self.old else [str(vm), str(SYSTEM_ID if of_system else DATASTORE_ID)]
         return self._run(f"tm/onelun/{action}", [*locations, *ids], "")
 
+    def monitor_system(self) -> Outcome:
+        """Monitor the system datastore, as 6.4 and later do."""
+        document = base64.b64encode(self.document(None).encode()).decode()
+        return self._run("tm/onelun/monitor", [str(SYSTEM_ID)], document)
+
     def source_in(self, action: str, stdout: str, image: Image) -> str:
         """SOURCE, from what cp or mkfs printed. Raises ValueError for what this release would not take."""
         words = stdout.split()

@@ -1,0 +1,149 @@
+"""The same actions on a NAS with thousands of volumes and on one with none, in turn: what disturbs one disturbs the other.
+
+The volumes are written into the pools as the agent would write them, and their disks into its catalogue, while it is down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import statistics
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+
+import msgspec
+from scripts.lib.load.crowd import Action
+from scripts.lib.load.report import Report
+from scripts.lib.load.site import Site, site
+from scripts.lib.oned import Image, Outcome
+from tests.support.sandbox.place import CLOUD, NAS, POOL, SPARE, Place
+from tests.support.sandbox.processes import recorded, wait_until
+from tests.support.sandbox.startup import restart
+
+from onelun.config import load
+from onelun.deadline import Deadline
+from onelun.model import Kind, Owner, State, Volume
+from onelun.nas.backends.file.sidecar import VOLUME_FILE, VolumeFacts
+from onelun.nas.backends.file.tree import DATA_FILE
+from onelun.nas.catalogue import Catalogue, Placement
+from onelun.rpc.client import Client
+from onelun.rpc.link import Link
+from onelun.rpc.message import ListDisks
+from onelun.rpc.schema import Request
+
+ROUNDS = 15
+MOST_RATIO, MOST_MONITOR_S = 1.5, 1.0
+SIZE = 16 << 20
+# Far from what the actions themselves use.
+_FIRST_VM = 1_000_000
+_WAIT_S = 20
+
+
+def run(report: Report, volumes: int, in_pool: int) -> None:
+    """All of it."""
+    report.begin("large catalogue")
+    with site(report) as empty, site(report) as full:
+        _fill(full.place, {POOL: min(volumes, in_pool), SPARE: max(0, volumes - in_pool)})
+        started = time.monotonic()
+        restart(full.place, NAS)
+        report.row(f"start of a NAS with {volumes} volumes, until it answers", f"{time.monotonic() - started:.1f} s")
+        times: dict[str, dict[str, list[float]]] = {"empty": defaultdict(list), "full": defaultdict(list)}
+        for number in range(1, ROUNDS + 2):
+            for name, at in (("empty", empty), ("full", full)):
+                for action, seconds in _round(at, number):
+                    # The first round fills caches.
+                    if number > 1:
+                        times[name][action].append(seconds)
+            report.say(f"round {number} of {ROUNDS + 1}")
+        _tell(report, times["empty"], times["full"], f"{volumes} volumes, {in_pool} of them in the pool")
+
+
+def _tell(report: Report, empty: dict[str, list[float]], full: dict[str, list[float]], what: str) -> None:
+    for action, seconds in full.items():
+        slow, quick = statistics.median(seconds), statistics.median(empty[action])
+        figure = f"{1000 * slow:.0f} ms with {what}; {1000 * quick:.0f} ms with none; ratio {slow / quick:.2f}"
+        if "monitor" in action:
+            # What tells of every disk may take longer with more of them.
+            report.row(action, figure, f"< {MOST_MONITOR_S:g} s", met=slow < MOST_MONITOR_S)
+        else:
+            report.row(action, figure, f"ratio ≤ {MOST_RATIO}", met=slow / quick <= MOST_RATIO)
+
+
+def _actions(at: Site, number: int) -> Iterator[Action]:
+    """One after the other, from nothing to nothing."""
+    datastore, transfer = at.oned.datastore, at.oned.transfer
+    image = Image(number, "small", 16, source=f"{NAS}/{POOL}/one-{number}")
+    disk, moved = at.at("host01", number, 0), at.at("host02", number, 0)
+    yield "datastore/monitor", partial(datastore, "monitor", None)
+    yield "tm/monitor", at.oned.monitor_system
+    yield "list_disks, which tm/monitor asks each NAS", partial(_list_disks, at)
+    yield "mkfs", partial(datastore, "mkfs", image)
+    yield "clone", partial(transfer, "clone", f"frontend:{image.source}", disk, vm=number)
+    yield "mv", partial(transfer, "mv", disk, moved, vm=number)
+    yield "delete", partial(transfer, "delete", moved, vm=number)
+    yield "ln", partial(transfer, "ln", f"frontend:{image.source}", disk, vm=number)
+    yield "mvds", partial(transfer, "mvds", disk, image.source, vm=number)
+    yield "delete of what is not there", partial(transfer, "delete", disk, vm=number)
+    yield "rm", partial(datastore, "rm", image)
+
+
+def _list_disks(at: Site) -> Outcome:
+    """Ask the NAS for all disks, which an action does only where OpenNebula's own scripts are."""
+    started = time.monotonic()
+    asyncio.run(_ask(at, ListDisks(cloud=CLOUD)))
+    return Outcome(0, "", "", time.monotonic() - started)
+
+
+async def _ask(at: Site, request: Request) -> None:
+    config = load(at.oned.environment).config
+    link = Link(config.broker.url, name="load", exchange=config.broker.exchange)
+    client = Client(link, config.limits)
+    await link.open()
+    try:
+        await client.ask(NAS, request, deadline=Deadline.after(_WAIT_S))
+    finally:
+        await client.close()
+        await link.close()
+
+
+def _round(at: Site, number: int) -> Iterator[tuple[str, float]]:
+    for name, action in _actions(at, number):
+        outcome = action()
+        if outcome.status:
+            raise RuntimeError(f"{name}: {outcome.stderr.strip()}")
+        yield name, outcome.seconds
+
+
+def _fill(place: Place, pools: dict[str, int]) -> None:
+    """End the agent, and put volumes into its pools and disks into its catalogue."""
+    agent = recorded(place, NAS)
+    assert agent is not None
+    agent.kill(signal.SIGTERM)
+    wait_until(lambda: not agent.alive(), f"{NAS} should end", _WAIT_S)
+    catalogue = Catalogue(place.path("hosts", NAS, "state", "catalogue.sqlite"))
+    first = _FIRST_VM
+    for pool, number in pools.items():
+        catalogue.put(*(_write(place, pool, vm) for vm in range(first, first + number)))
+        first += number
+    catalogue.close()
+
+
+def _write(place: Place, pool: str, vm: int) -> Placement:
+    """A disk of a VM that is stopped: no host has it."""
+    name, own = f"one-vm-{vm}-0", str(uuid.uuid4())
+    owner = Owner(Kind.VOLATILE, cloud=CLOUD, vm_id=vm, disk_id=0)
+    volume = Volume(
+        pool=pool, name=name, uuid=own, size_bytes=SIZE, state=State.READY, owner=owner, made_at=time.time()
+    )
+    directory = os.path.join(place.pool if pool == POOL else place.path("hosts", NAS, SPARE), name)
+    os.mkdir(directory, 0o700)
+    with open(os.path.join(directory, VOLUME_FILE), "wb") as facts:
+        facts.write(msgspec.json.encode(VolumeFacts(volume=volume)))
+    with open(os.path.join(directory, DATA_FILE), "wb") as data:
+        data.truncate(SIZE)
+    path = f"{place.datastores}/103/{vm}/disk.0"
+    return Placement(cloud=CLOUD, vm=vm, disk=0, path=path, pool=pool, zvol=name, uuid=own)
