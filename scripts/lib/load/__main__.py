@@ -28,16 +28,26 @@ PARTS = ("mixed", "cycles", "catalogue", "memory", "pressure")
 @click.option(
     "--in-pool", default=5000, type=click.IntRange(1), show_default=True, help="catalogue: of them in the pool."
 )
+@click.option(
+    "--repeats", default=15, type=click.IntRange(1), show_default=True, help="catalogue: times of each action."
+)
 @click.option("--requests", default=50_000, type=click.IntRange(40), show_default=True, help="memory: actions.")
 def load(
-    only: tuple[str, ...], rounds: int, at_once: int, number: int, volumes: int, in_pool: int, requests: int
+    only: tuple[str, ...],
+    rounds: int,
+    at_once: int,
+    number: int,
+    volumes: int,
+    in_pool: int,
+    repeats: int,
+    requests: int,
 ) -> None:
     """Put a sandbox under load; exits with 1 when anything failed, is left behind, or misses its goal."""
     report = Report(Console(width=150, soft_wrap=True))
     parts: dict[str, Callable[[], None]] = {
         "mixed": lambda: mixed.run(report, rounds, at_once),
         "cycles": lambda: cycles.run(report, number),
-        "catalogue": lambda: catalogue.run(report, volumes, in_pool),
+        "catalogue": lambda: catalogue.run(report, volumes, in_pool, repeats),
         "memory": lambda: memory.run(report, requests),
         "pressure": lambda: pressure.run(report, at_once),
     }

@@ -74,5 +74,4 @@ def run(report: Report, rounds: int, at_once: int) -> None:
         while actions := [action for slot in slots if (action := slot.last()) is not None]:
             ending.run(actions)
         ending.tell(report, "the rest of the lives that were begun")
-        left = at.left()
-        report.row("left when all was given back", left or "nothing", "nothing", met=not left)
+        report.left(at.left())

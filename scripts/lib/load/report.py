@@ -49,6 +49,12 @@ class Report:
         self.rows.append(Row(self._part, what, figure, goal, met))
         self.say(f"{what}: {figure}{' MISSED: ' + goal if met is False else ''}")
 
+    def left(self, lines: str) -> None:
+        """Note what is left when all was given back, one line each; the first ones are told."""
+        found = lines.splitlines()
+        figure = "; ".join(line[:150] for line in found[:3]) + (f"; {len(found) - 3} more" if len(found) > 3 else "")
+        self.row("left when all was given back", figure or "nothing", "nothing", met=not found)
+
     def show(self) -> None:
         """Print the table, as Markdown."""
         print("\n| part | what | figure | goal | |\n|---|---|---|---|---|")

@@ -7,7 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from scripts.lib.load.report import Report
@@ -52,6 +52,16 @@ class Site:
         names = Counter(process.name for process in members(self.place))
         memory = {role: _memory(pid) for role, pid in pids.items()}
         return Held(memory, {role: len(os.listdir(f"/proc/{pid}/fd")) for role, pid in pids.items()}, names)
+
+    def worked_s(self, role: str) -> float:
+        """How long the role has had a processor. What it does on its own rounds is in it."""
+        total = 0
+        pid = self._pid(role)
+        for task in os.listdir(f"/proc/{pid}/task"):
+            # A thread may end meanwhile.
+            with suppress(OSError), open(f"/proc/{pid}/task/{task}/schedstat") as file:
+                total += int(file.read().split()[0])
+        return total / 1e9
 
     def left(self) -> str:
         """What is left though all was given back, after a while for the agents to tidy up; "" when nothing is."""
