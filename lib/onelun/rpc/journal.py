@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS requests (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS requests_by_time ON requests (at) WHERE state != 'open';
 """
+_CACHE_KIB = 512
 _COLUMNS = "id, state, action, caller, digest, request, reply"
 
 
@@ -70,6 +71,8 @@ class Journal:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
+            # Ids are random, so that more of the file in memory would hit no more often.
+            self._db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             self._db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise OnelunError(f"cannot use the journal {path}: {error}; move it away if it is damaged") from error

@@ -26,10 +26,10 @@ def run(report: Report, cycles: int) -> None:
         for image in images:
             at.oned.datastore("mkfs", image)
         each = max(1, cycles // LANES)
-        crowd, halves = Crowd(1), (max(1, each // 10), each)
+        crowd, parts = Crowd(1), (max(2, each // 10), each)
         done, before = 0, at.held()
         firsts: list[float] = []
-        for number, until in enumerate(halves):
+        for number, until in enumerate(parts):
             with ThreadPoolExecutor(LANES) as threads:
                 ended = list(threads.map(partial(_lane, at, first=done, until=until), images))
             crowd.seconds += [seconds for lane in ended for seconds in lane.seconds]

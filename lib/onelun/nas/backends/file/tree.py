@@ -58,7 +58,7 @@ class Tree:
     def __init__(self, pool: str) -> None:
         self.pool = pool
         self._warned: set[str] = set()
-        # Where each volume was when it was last read: a place to look at first, no more.
+        # By UUID, where each visible volume was when it was last read: a place to look at first, no more.
         self._seen_in: dict[str, str] = {}
 
     @contextlib.contextmanager
@@ -97,7 +97,8 @@ class Tree:
             self._leave_alone(directory, f"its {VOLUME_FILE} is of {facts.volume.name}, {facts.volume.uuid}")
             return None
         volume = msgspec.structs.replace(facts.volume, pool=self.pool, state=state)
-        self._seen_in[volume.uuid] = directory
+        if directory == volume.name:
+            self._seen_in[volume.uuid] = directory
         return Entry(directory, volume, facts.trashed_at)
 
     def by_uuid(self, root: int, uuid: str, hint: str | None = None) -> Entry | None:
@@ -158,6 +159,7 @@ class Tree:
     def move(self, root: int, directory: str, to: str) -> None:
         """Rename a volume's directory, durably. To where it is already: nothing."""
         if directory != to:
+            self._seen_in.pop(to.removeprefix(TRASH), None)
             os.rename(directory, to, src_dir_fd=root, dst_dir_fd=root)
             os.fsync(root)
 
