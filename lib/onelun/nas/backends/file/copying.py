@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import threading
 
@@ -45,8 +46,7 @@ def allocate(file: int, size_bytes: int) -> None:
 
     Raises OSError, with EOPNOTSUPP where the filesystem cannot: posix_fallocate would write then, and promise nothing.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    while libc.fallocate(file, 0, ctypes.c_long(0), ctypes.c_long(size_bytes)) != 0:
+    while _libc().fallocate(file, 0, ctypes.c_long(0), ctypes.c_long(size_bytes)) != 0:
         if (number := ctypes.get_errno()) != errno.EINTR:
             raise OSError(number, os.strerror(number))
 
@@ -110,8 +110,13 @@ def exchange(one: str, other: str, *, dir_fd: int) -> None:
     _renameat2(dir_fd, one, other, _RENAME_EXCHANGE)
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    """The C library. Each CDLL makes a class, which only the collector of cycles takes away."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _renameat2(dir_fd: int, old: str, new: str, flags: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), ctypes.c_uint(flags)) != 0:
+    if _libc().renameat2(dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), ctypes.c_uint(flags)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), old, None, new)
