@@ -32,6 +32,12 @@ SMALL = Limits(accept_s=5.0, finish_s=60.0, progress_s=0.2, preempt_s=1.0, at_on
 PLENTY_S = 50.0
 
 
+@pytest.fixture(autouse=True)
+def _asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was turned away comes back soon, however slow the machine is."""
+    monkeypatch.setattr("onelun.rpc.room.LONGEST_S", 0.5)
+
+
 def create(number: int) -> CreateZvol:
     return CreateZvol(zvol=f"one-{number}", zpool="tank", size_bytes=512, owner=Owner(Kind.PLAIN))
 
