@@ -1,4 +1,4 @@
-"""How many requests an agent has under way at most, and when one that it turns away should come again (decision 0018)."""
+"""How many requests an agent has under way at most, and when one that it turns away should come again (decision 0019)."""
 
 from __future__ import annotations
 
