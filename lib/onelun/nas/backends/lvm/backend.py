@@ -64,26 +64,26 @@ class LvmBackend(Backend):
 
         Raises Rejected, too, for a thin pool that does not zero its blocks, and where LVM's tools are not all installed.
         """
-        found = await look(self._pool, agent, cloud)
-        for refusal in found.refusals:
-            raise refusal
-        assert found.geometry is not None
-        geometry = found.geometry
 
         async def step() -> None:
-            status = await self._pool.status()
+            found = await look(self._pool, agent, cloud)
+            for refusal in found.refusals:
+                raise refusal
+            assert found.geometry is not None
+            assert found.listing is not None
+            listing = found.listing
+            status = found.status or await self._pool.status()
             if status.wrong is not None:
                 raise Rejected(f"pool {self.pool} cannot be written: its thin pool {self._pool.path} {status.wrong}")
-            listing = await self._pool.listing()
-            rules.check_owner(self.pool, listing.pool.owner, agent)
             if listing.pool.owner is None:
                 await self._pool.change(listing, owner=agent)
-            self._pool.opened(agent, geometry)
+            self._pool.opened(agent, found.geometry)
             if status.held:
                 await self._moments.release(status.name)
             await self._volumes.resume(listing)
-            await self._snapshots.finish(listing)
-            await self._volumes.finish(await self._pool.listing())
+            if await self._snapshots.finish(listing):
+                listing = await self._pool.listing()
+            await self._volumes.finish(listing)
 
         await self._alone(step)
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from onelun import command
 from onelun.errors import Conflict, NotFound, OnelunError, Rejected
 from onelun.nas.backends import rules
+from onelun.nas.backends.lvm.devices import PoolStatus
+from onelun.nas.backends.lvm.listing import COLUMNS, Listing
 from onelun.nas.backends.lvm.thinpool import (
     METADATA_HIGH_WATER,
     Geometry,
@@ -29,17 +31,23 @@ _TOOLS = {
     "udevadm": "udev",
 }
 _GROUP = "vg_extent_size,vg_permissions,vg_missing_pv_count,vg_mda_size,vg_mda_free"
-_POOL = "segtype,chunk_size,zero,discards"
+# One report answers it all: each command of LVM reads the metadata anew. An LV of many segments has as many rows.
+_ALL = f"{COLUMNS},segtype,chunk_size,zero,discards,{_GROUP}"
 # A warning comes before the refusal.
 _SOON = 0.9
 
 
 class Findings(NamedTuple):
-    """What `open` would raise, in the order in which it finds it; what else should be seen to; the pool's sizes."""
+    """What `open` would raise, in the order in which it finds it; what else should be seen to; what the pool is and holds.
+
+    Without refusals there are a geometry and a listing. `status` is None while the thin pool is not active.
+    """
 
     refusals: list[OnelunError]
     warnings: list[str]
     geometry: Geometry | None = None
+    listing: Listing | None = None
+    status: PoolStatus | None = None
 
 
 async def look(pool: ThinPool, agent: str, cloud: str | None) -> Findings:
@@ -48,18 +56,21 @@ async def look(pool: ThinPool, agent: str, cloud: str | None) -> Findings:
     if lacking:
         named = ", ".join(f"{tool} (package {_TOOLS[tool]})" for tool in lacking)
         return Findings([Rejected(f"pool {pool.pool} needs {named}: install it")], [])
-    groups = await pool.lvm.report("vgs", _GROUP, "--select", f"vg_name={pool.vg}")
-    if not groups:
+    rows = await pool.lvm.report("lvs", _ALL, "--select", f"vg_name={pool.vg}")
+    if not rows and not await pool.lvm.report("vgs", "vg_name", "--select", f"vg_name={pool.vg}"):
         return Findings([_no_pool(pool, f"no volume group {pool.vg}: create it, or see that its disks are there")], [])
-    pools = await pool.lvm.report("lvs", _POOL, "--select", f"vg_name={pool.vg} && lv_name={pool.thin_pool}")
-    if not pools or pools[0]["segtype"] != "thin-pool":
+    row = next((row for row in rows if row["lv_name"] == pool.thin_pool), None)
+    if row is None or row["segtype"] != "thin-pool":
         how = f"lvcreate --type thin-pool --size SIZE --name {pool.thin_pool} {pool.vg}"
         return Findings([_no_pool(pool, f"no thin pool {pool.path}: create it, such as with: {how}")], [])
-    geometry = geometry_of(groups[0], pools[0])
-    found = Findings([*_of_group(pool, groups[0]), *_of_pool(pool, pools[0])], [], geometry)
-    await _whose(pool, agent, cloud, found)
-    _warn_of_areas(pool, groups[0], found)
-    if pools[0]["discards"] == "ignore":
+    geometry = geometry_of(row)
+    listing = await pool.listed(rows)
+    found = Findings(
+        [*_of_group(pool, row), *_of_pool(pool, row)], [], geometry, listing, await pool.devices.pool_status()
+    )
+    _whose(pool, listing, agent, cloud, found)
+    _warn_of_areas(pool, row, found)
+    if row["discards"] == "ignore":
         found.warnings.append(
             f"pool {pool.pool} gets no space back from what VMs delete: deactivate its volumes and itself, then"
             f" lvchange --discards passdown {pool.path}"
@@ -92,11 +103,10 @@ def _of_pool(pool: ThinPool, row: dict[str, str]) -> list[OnelunError]:
     ]
 
 
-async def _whose(pool: ThinPool, agent: str, cloud: str | None, found: Findings) -> None:
-    facts = (await pool.listing()).pool
+def _whose(pool: ThinPool, listing: Listing, agent: str, cloud: str | None, found: Findings) -> None:
     try:
-        rules.check_owner(pool.pool, facts.owner, agent)
-        rules.check_cloud(pool.pool, facts.cloud, cloud)
+        rules.check_owner(pool.pool, listing.pool.owner, agent)
+        rules.check_cloud(pool.pool, listing.pool.cloud, cloud)
     except Conflict as refusal:
         found.refusals.append(refusal)
 
@@ -114,7 +124,7 @@ def _warn_of_areas(pool: ThinPool, group: dict[str, str], found: Findings) -> No
 
 
 async def _kernel(pool: ThinPool, geometry: Geometry, found: Findings) -> None:
-    told = await pool.devices.pool_status()
+    told = found.status
     if told is None:
         if not os.path.exists("/sys/module/dm_thin_pool") and not await _loadable("dm-thin-pool"):
             found.refusals.append(Rejected(f"pool {pool.pool} needs the kernel's module dm-thin-pool: install it"))

@@ -131,12 +131,13 @@ class Reader:
             raise CommandFailed(
                 f"the facts of pool {self.pool} cannot be read: {error}; correct the tags of {self._vg}/{self._thin_pool}"
             ) from error
-        before, self._understood = self._understood, {}
+        understood: dict[Row, Entry | Kept] = {}
         for row in sorted((row for row in rows if row.pool_lv == self._thin_pool), key=lambda row: row.lv_name):
-            thing = before.get(row) or self._understand(row)
+            thing = self._understood.get(row) or self._understand(row)
             if thing is not None:
-                self._understood[row] = thing
+                understood[row] = thing
                 _add(found, thing)
+        self._understood = understood
         for kept in found.snapshots.values():
             kept.sort(key=lambda one: (one.facts.snapshot.made_at, one.facts.snapshot.name))
         _hide_replaced(found)

@@ -76,10 +76,11 @@ class LvmSnapshots:
         if kept is not None:
             await self._pool.lvm.change("lvremove", f"{self._pool.vg}/{kept.lv}")
 
-    async def finish(self, found: Listing) -> None:
-        """End every revert that was interrupted."""
+    async def finish(self, found: Listing) -> bool:
+        """End every revert that was interrupted; whether there was one."""
         for uuid in found.beside:
             await self._settled(found, uuid)
+        return bool(found.beside)
 
     async def _settled(self, found: Listing, uuid: str) -> bool:
         """End the volume's revert that was interrupted, when there is one; whether there was."""

@@ -60,7 +60,11 @@ class ThinPool:
 
     async def listing(self) -> Listing:
         """What the pool holds now. Raises CommandFailed when it is gone, or not the one any more that was opened."""
-        found = await self._listed.get()
+        return await self._listed.get()
+
+    async def listed(self, rows: list[dict[str, str]]) -> Listing:
+        """What rows with all of COLUMNS tell of it. Raises as `listing` does."""
+        found = await asyncio.to_thread(self._reader.listing, msgspec.convert(rows, list[Row]))
         if self._agent is not None and found.pool.owner is None:
             raise CommandFailed(
                 f"pool {self.pool} is gone: {self.path} has lost its owner's tag, or is another thin pool"
@@ -130,7 +134,7 @@ class ThinPool:
         rows = await self.lvm.report("lvs", "vg_extent_size,chunk_size", self.path)
         if not rows:
             raise ProtocolError(f"lvs printed nothing of {self.path}")
-        return geometry_of(rows[0], rows[0])
+        return geometry_of(rows[0])
 
     async def admit(self, name: str, size_bytes: int) -> None:
         """Raises OutOfSpace when the pool should take nothing more, or never so much; CommandFailed when it is broken."""
@@ -151,8 +155,7 @@ class ThinPool:
                 )
 
     async def _read(self) -> Listing:
-        rows = await self.lvm.report("lvs", COLUMNS, self.vg)
-        return await asyncio.to_thread(self._reader.listing, msgspec.convert(rows, list[Row]))
+        return await self.listed(await self.lvm.report("lvs", COLUMNS, self.vg))
 
     def _known(self) -> Geometry:
         if self._geometry is None:
@@ -163,11 +166,9 @@ class ThinPool:
         return Rejected(f"pool {self.pool} is not open")
 
 
-def geometry_of(group: Mapping[str, str], pool: Mapping[str, str]) -> Geometry:
-    """The sizes that rows of the group and the pool tell. Raises ProtocolError for what is no size."""
-    extent, chunk = (
-        number_in(row[column], f"{column} of LVM") for row, column in ((group, "vg_extent_size"), (pool, "chunk_size"))
-    )
+def geometry_of(row: Mapping[str, str]) -> Geometry:
+    """The sizes that the thin pool's row tells. Raises ProtocolError for what is no size."""
+    extent, chunk = (number_in(row[column], f"{column} of LVM") for column in ("vg_extent_size", "chunk_size"))
     if not extent or not chunk:
         raise ProtocolError(f"LVM tells of an extent of {extent} bytes and a chunk of {chunk}")
     return Geometry(extent, chunk)

@@ -49,7 +49,7 @@ async def test_a_report_without_the_pool_tells_no_capacity(printed):
 @pytest.mark.parametrize(("extent", "chunk"), [("", "65536"), ("4.00m", "65536"), ("4194304", "thin-pool"), ("0", "0")])
 def test_sizes_that_are_none_are_refused(extent, chunk):
     with pytest.raises(ProtocolError):
-        geometry_of({"vg_extent_size": extent}, {"chunk_size": chunk})
+        geometry_of({"vg_extent_size": extent, "chunk_size": chunk})
 
 
 @pytest.mark.parametrize("size", ["", "1.00g", "\u00b2", "9" * 5000])
