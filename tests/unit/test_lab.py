@@ -13,7 +13,7 @@ from tests.support.lab.calls import _HEADER, _Answer
 from tests.support.lab.machine import Guest, machine
 from tests.support.lab.place import CHECKOUT, GUESTS, IDS, Lab, LabError, mac
 from tests.support.lab.root import PACKAGES, requirements
-from tests.support.lab.suites import parts
+from tests.support.lab.suites import _LONGEST, parts
 from tests.support.requires import requires
 
 ONE_LINE = """\
@@ -141,6 +141,8 @@ def test_all_bats_files_and_suites_run_without_a_word_and_only_what_is_named_oth
         >= {"01-life.bats"}
     )
     assert [part.name for part in parts([here])] == ["00-engines.bats"]
+    # A file that was renamed would lose its turn.
+    assert set(_LONGEST) <= set(names)
     with pytest.raises(LabError, match=r"there is no x\.bats"):
         parts(["x.bats"])
 
