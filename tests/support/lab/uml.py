@@ -38,6 +38,8 @@ class UserModeLinux:
             f"vec1:transport=tap,ifname={guest.tap},depth=64,gro=1,mac={guest.mac}",
             "con0=null,fd:1",
             "con=null",
+            # 512 terminals of the old kind, each of which every command of LVM's would look at.
+            "pty.legacy_count=0",
             *guest.parameters(),
             *upper,
             f"lab.checkout=hostfs:{CHECKOUT}",
