@@ -45,17 +45,19 @@ class Row(msgspec.Struct, frozen=True):
     lv_size: str
     lv_tags: str
     pool_lv: str
+    thin_id: str = ""
 
 
 COLUMNS = ",".join(Row.__struct_fields__)
 
 
 class Entry(NamedTuple):
-    """A volume, the LV that it is, and the tags of ours that the LV has."""
+    """A volume, the LV that it is, the tags of ours that the LV has, and its number in the pool's metadata."""
 
     lv: str
     facts: VolumeFacts
     tags: frozenset[str]
+    number: str
 
     @property
     def volume(self) -> Volume:
@@ -64,10 +66,11 @@ class Entry(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A snapshot and the LV that it is."""
+    """A snapshot, the LV that it is, and its number in the pool's metadata."""
 
     lv: str
     facts: SnapshotFacts
+    number: str
 
 
 class Listing(NamedTuple):
@@ -151,8 +154,8 @@ class Reader:
         size = number_in(row.lv_size, f"lv_size of {self._vg}/{row.lv_name}")
         try:
             if match["snapshot"] is None:
-                return Entry(row.lv_name, read_volume(self.pool, match["uuid"], size, tags), tags)
-            return Kept(row.lv_name, read_snapshot(match["uuid"], size, tags))
+                return Entry(row.lv_name, read_volume(self.pool, match["uuid"], size, tags), tags, row.thin_id)
+            return Kept(row.lv_name, read_snapshot(match["uuid"], size, tags), row.thin_id)
         except UnreadableError as error:
             if row.lv_name not in self._warned:
                 self._warned.add(row.lv_name)

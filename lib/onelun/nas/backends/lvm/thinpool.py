@@ -124,11 +124,6 @@ class ThinPool:
         told = await self.active()
         return capacity_of(told, self._geometry or await self.geometry())
 
-    async def numbers(self) -> dict[str, str]:
-        """The number that each thin LV of the volume group has in its pool's metadata."""
-        rows = await self.lvm.report("lvs", "lv_name,thin_id", self.vg)
-        return {row["lv_name"]: row["thin_id"] for row in rows if row["thin_id"]}
-
     async def geometry(self) -> Geometry:
         """The pool's sizes. Raises NotFound, ProtocolError."""
         rows = await self.lvm.report("lvs", "vg_extent_size,chunk_size", self.path)

@@ -10,7 +10,7 @@ from onelun import command
 from onelun.errors import ProtocolError
 from onelun.model import Snapshot, Usage, Volume
 from onelun.nas.backends import rules
-from onelun.nas.backends.lvm.listing import VISIBLE
+from onelun.nas.backends.lvm.listing import VISIBLE, Entry, Kept
 from onelun.nas.backends.lvm.moment import Moments
 from onelun.nas.backends.lvm.thinpool import ThinPool
 from onelun.numbers import is_number
@@ -38,9 +38,9 @@ class LvmUsage:
         found = await self._pool.listing()
         if volume.uuid not in found.volumes:
             raise rules.no_volume(volume)
-        lv = found.volumes[volume.uuid].lv
-        taken = await self._walk(lv, *(kept.lv for kept in found.snapshots.get(volume.uuid, [])))
-        return taken.pop(lv).mapped + sum(each.alone for each in taken.values())
+        entry = found.volumes[volume.uuid]
+        taken = await self._walk(entry, *found.snapshots.get(volume.uuid, []))
+        return taken.pop(entry.lv).mapped + sum(each.alone for each in taken.values())
 
     async def snapshots(self, volume: Volume) -> list[Snapshot]:
         """The volume's snapshots, the oldest first, with what each alone holds. Raises NotFound."""
@@ -48,28 +48,27 @@ class LvmUsage:
         if volume.uuid not in found.volumes:
             raise rules.no_volume(volume)
         kept = found.snapshots.get(volume.uuid, [])
-        taken = await self._walk(*(each.lv for each in kept)) if kept else {}
+        taken = await self._walk(*kept) if kept else {}
         return [msgspec.structs.replace(each.facts.snapshot, used_bytes=taken[each.lv].alone) for each in kept]
 
     async def all(self) -> dict[str, Usage]:
         """What every visible volume maps, and what each snapshot of it alone holds, by the volume's UUID."""
         found = await self._pool.listing()
-        volumes = {uuid: entry.lv for uuid, entry in found.volumes.items() if entry.volume.state in VISIBLE}
+        volumes = {uuid: entry for uuid, entry in found.volumes.items() if entry.volume.state in VISIBLE}
         kept = {uuid: found.snapshots.get(uuid, []) for uuid in volumes}
-        taken = await self._walk(*volumes.values(), *(one.lv for each in kept.values() for one in each))
+        taken = await self._walk(*volumes.values(), *(one for each in kept.values() for one in each))
         return {
-            uuid: Usage(taken[lv].mapped, {one.facts.snapshot.name: taken[one.lv].alone for one in kept[uuid]})
-            for uuid, lv in volumes.items()
+            uuid: Usage(taken[entry.lv].mapped, {one.facts.snapshot.name: taken[one.lv].alone for one in kept[uuid]})
+            for uuid, entry in volumes.items()
         }
 
-    async def _walk(self, *lvs: str) -> dict[str, Taken]:
-        """What each LV takes; one that is gone meanwhile takes nothing."""
-        numbers = await self._pool.numbers()
+    async def _walk(self, *things: Entry | Kept) -> dict[str, Taken]:
+        """What each takes, by its LV; one that is gone meanwhile takes nothing."""
         async with self._moments.one() as metadata:
             columns = ("--no-headers", "--format", "DEV,MAPPED_BYTES,EXCLUSIVE_BYTES")
             told = await command.run("thin_ls", "--metadata-snap", *columns, metadata, timeout_s=_WALK_S)
         taken = parsed(told.stdout)
-        return {lv: taken.get(numbers.get(lv, ""), Taken(0, 0)) for lv in lvs}
+        return {thing.lv: taken.get(thing.number, Taken(0, 0)) for thing in things}
 
 
 def parsed(printed: str) -> dict[str, Taken]:

@@ -67,6 +67,17 @@ def test_visible_volumes_are_found_by_name_and_others_are_not():
     assert found.volumes[TWO].volume.state is State.BUILDING
 
 
+def test_the_number_in_the_pools_metadata_is_that_of_the_row_that_counts():
+    one, reader = volume_row(volume()), Reader("tank", "vg", "pool")
+    reader.listing([POOL, msgspec.structs.replace(one, thin_id="3")])
+
+    # As after a revert: all is as before, but for the number.
+    found = reader.listing([POOL, msgspec.structs.replace(one, thin_id="5"), snapshot_row("s1", 1.0)])
+
+    assert found.volumes[ONE].number == "5"
+    assert found.snapshot(ONE, "s1").number == ""
+
+
 @pytest.mark.parametrize(
     "foreign",
     [
