@@ -18,6 +18,7 @@ class Ownership:
         self._zfs = zfs
         self._tree = tree
         self._adopting = asyncio.Lock()
+        self._adopted = False
         self.agent: str | None = None
 
     async def open(self, seen: Seen, agent: str, cloud: str | None) -> None:
@@ -46,10 +47,11 @@ class Ownership:
         if cloud is None or seen.pool.user(CLOUD) is not None:
             return
         async with self._adopting:
-            # Two volumes of two clouds may come at once.
-            serves = (await self._tree.look()).pool.user(CLOUD)
+            # Two volumes of two clouds may come at once: then the second has to look again.
+            serves = (await self._tree.look()).pool.user(CLOUD) if self._adopted else None
             rules.check_cloud(self._zfs.pool, serves, cloud)
             if serves is None:
+                self._adopted = True
                 await self._set(f"{CLOUD}={cloud}")
 
     async def serial(self) -> int:
