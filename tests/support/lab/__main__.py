@@ -10,17 +10,14 @@ from collections.abc import Callable, Sequence
 
 import click
 from tests.support.lab import cables, guests, record
-from tests.support.lab import root as roots
 from tests.support.lab.apart import fork_inside, wait_for
 from tests.support.lab.calls import answers, pass_through
-from tests.support.lab.front import environment
 from tests.support.lab.machine import KINDS, Guest, machine
-from tests.support.lab.place import FRONT, HOSTS, MACHINES, Lab, LabError, default_dir
-from tests.support.lab.single import run_once
-from tests.support.lab.startup import Variant, up
-from tests.support.lab.suites import run_all
+from tests.support.lab.place import CHECKOUT, FRONT, HOSTS, MACHINES, Lab, LabError, default_dir
+from tests.support.lab.shell import environment
 from tests.support.lab.teardown import down, left_of
 from tests.support.sandbox.place import SandboxError
+from tests.support.sandbox.processes import run
 
 _STARTED = time.monotonic()
 _number = click.option("--id", "number", type=int, help="Which lab, 0 to 38.")
@@ -42,6 +39,9 @@ def lab() -> None:
 @click.argument("kinds", nargs=-1, type=click.Choice(KINDS))
 def build(kinds: tuple[str, ...], *, refresh: bool) -> None:
     """Make what guests of these KINDS boot from, unless the cache has it; all kinds without a word."""
+    # Here and below, what takes long to load is left to who needs it: tests start `exec` hundreds of times.
+    from tests.support.lab import root as roots
+
     root = roots.build(say, refresh=refresh)
     for kind in kinds or KINDS:
         machine(kind).build(root, say)
@@ -59,6 +59,9 @@ def run_(kind: str, argv: tuple[str, ...], disks: tuple[str, ...], memory: int, 
 
     The checkout is /checkout there; data disks are in $ONELUN_LAB_DISKS (/dev/ubdb, /dev/ubdc ...).
     """
+    from tests.support.lab import root as roots
+    from tests.support.lab.single import run_once
+
     root = roots.build(say)
     machine(kind).build(root, say)
     sys.exit(run_once(kind, argv, disks, memory, limit_s, say, root))
@@ -91,6 +94,8 @@ def up_(
     clean: bool,
 ) -> None:
     """Start nas1, node1, node2 on a bridge of their own, and onelun on them."""
+    from tests.support.lab.startup import Variant, up
+
     if number is not None and number not in range(39):
         raise LabError("a lab's number is 0 to 38")
     limits = {name: value for name, value in (("finish_s", finish_s), ("accept_s", accept_s)) if value is not None}
@@ -207,6 +212,11 @@ def leaks_(number: int | None) -> None:
 @click.argument("files", nargs=-1)
 def test_(files: tuple[str, ...]) -> None:
     """Run the contract suites in guests and the bats files of tests/lab; or only FILES (`contract` means the suites)."""
+    from tests.support.lab import root as roots
+    from tests.support.lab.suites import run_all
+
+    # Guests read the checkout and write nothing there: each program that starts in one would compile all that it loads.
+    run(sys.executable, "-m", "compileall", "-q", f"{CHECKOUT}/lib", f"{CHECKOUT}/tests/support", timeout_s=300)
     root = roots.build(say)
     for kind in KINDS:
         machine(kind).build(root, say)

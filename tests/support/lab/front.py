@@ -9,7 +9,7 @@ import sys
 from tests.support.lab import record
 from tests.support.lab.calls import call, check
 from tests.support.lab.place import CHECKOUT, FRONT, GUESTS, NAS, NODES, Lab, LabError
-from tests.support.lab.roles import Front, front
+from tests.support.lab.shell import Front, front
 from tests.support.sandbox import roles
 from tests.support.sandbox.broker import has_queue
 from tests.support.sandbox.place import ONELUN, SandboxError
@@ -70,16 +70,3 @@ def wait_for_roles(lab: Lab) -> None:
             log = call(lab, host, ["tail", "-n", "5", "/var/log/onelun.log"], limit_s=10).stdout.decode()
             raise LabError(f"{error}; its log ends with: {' | '.join(log.splitlines())}") from error
     wait_until(lambda: os.path.exists(front(lab).frontend_socket), "the frontend should answer", ANSWER_S)
-
-
-def environment(lab: Lab) -> dict[str, str]:
-    """What a command on `front` finds in its environment: that of `scripts/sandbox env`."""
-    place = front(lab)
-    return {
-        "ONELUN_LAB_DIR": lab.dir,
-        "ONELUN_CONFIG": place.config("frontend"),
-        "ONELUN_SOCKET": place.frontend_socket,
-        "ONELUN_DATASTORES": place.datastores,
-        "PYTHONPATH": f"{CHECKOUT}/lib",
-        "PATH": f"{CHECKOUT}/.venv/bin:{os.environ['PATH']}",
-    } | ({"ONELUN_AMQP_URL": url} if (url := record.read(lab).get("url")) else {})

@@ -6,35 +6,11 @@ import os
 
 from tests.support.lab.calls import check
 from tests.support.lab.place import FRONT, NAS, NODES, Lab
-from tests.support.sandbox.place import CLOUD, POOL, Place
+from tests.support.lab.shell import front
+from tests.support.sandbox.place import CLOUD, POOL
 from tests.support.sandbox.roles import Settings, toml
 
 PORT = 3260
-_FIRST_UID = 61106
-
-
-class Front(Place):
-    """The machine's own part of a lab, in the words of the sandbox, whose broker and frontend it has."""
-
-    @property
-    def mark(self) -> str:
-        """Another than a sandbox's: `scripts/sandbox down` must not take it for one."""
-        return f"onelun-lab-{self.number}:{self.dir}"
-
-    @property
-    def broker_uid(self) -> int:
-        """Of the user ids that sandboxes leave."""
-        return _FIRST_UID + 2 * self.number
-
-    @property
-    def frontend_uid(self) -> int:
-        """The lab's oneadmin."""
-        return _FIRST_UID + 2 * self.number + 1
-
-
-def front(lab: Lab) -> Front:
-    """The front of a lab."""
-    return Front(lab.number, lab.dir)
 
 
 def nas_settings(lab: Lab, engine: str, exporter: str) -> Settings:
@@ -102,11 +78,9 @@ def configure_front(lab: Lab, settings: Settings) -> None:
 
 __all__ = [
     "FRONT",
-    "Front",
     "compute_settings",
     "configure",
     "configure_front",
-    "front",
     "frontend_settings",
     "nas_settings",
 ]
