@@ -184,11 +184,11 @@ class Cloud:
                 self.run(self.line(step))
 
     def _register(self, image: Image) -> None:
-        self.run(self._datastore("mkfs", image.id, SIZE=str(image.size_mb)))
+        self.run(self.datastore("mkfs", image.id, SIZE=str(image.size_mb)))
         if not image.empty:
             self._scribble(Scribble(f"one-{image.id}", draft=0))
 
-    def _datastore(self, action: str, image_id: int, **elements: str) -> Recorded:
+    def datastore(self, action: str, image_id: int, **elements: str) -> Recorded:
         text = recorded.document(action, ID=str(image_id), REGTIME=self._regtimes.get(str(image_id), "5"), **elements)
         encoded = base64.b64encode(self._mapped(text).encode())
         return Recorded(f"datastore/{action}", (str(image_id),), encoded)
@@ -241,7 +241,7 @@ class Cloud:
         return Recorded("tm/delete", (f"{host}:{self.place.datastores}/{path}", path.split("/")[1], "102"), b"")
 
     def _remove(self, name: str) -> Recorded:
-        return self._datastore("rm", int(name.partition("-")[2]), SOURCE=f"nas1/tank/{name}")
+        return self.datastore("rm", int(name.partition("-")[2]), SOURCE=f"nas1/tank/{name}")
 
 
 _ONEDS = {"node1": "host01", "node2": "host02", "frontend": "vm"}

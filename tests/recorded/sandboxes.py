@@ -12,16 +12,16 @@ from tests.recorded.backupstore import Backupstore
 from tests.recorded.cloud import Cloud
 from tests.support.oned import serving
 from tests.support.sandbox.place import Place
-from tests.support.sandbox.startup import Variant, up
+from tests.support.sandbox.startup import PLAIN, Variant, up
 from tests.support.sandbox.teardown import down, left_of
 
 
 class Sandboxes:
     """One sandbox, until something cannot be given back in it; then another."""
 
-    def __init__(self, limits: dict[str, float], *, faults: bool = False) -> None:
-        """`limits` are those of all its roles; with `faults` they let in what is planned."""
-        self._variant = Variant(limits=dict(limits), faults=faults)
+    def __init__(self, limits: dict[str, float], variant: Variant = PLAIN) -> None:
+        """`limits` are those of all its roles; the `variant` says what else is otherwise."""
+        self._variant = replace(variant, limits=dict(limits))
         self._running = ExitStack()
         self._cloud: Cloud | None = None
 

@@ -12,6 +12,7 @@ from tests.recorded.sandboxes import Sandboxes
 from tests.recorded.table import ACTIONS
 from tests.recorded.unpassed import UNPASSED
 from tests.support.requires import requires
+from tests.support.sandbox.startup import Variant
 
 from onelun.faults.points import points
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.timeout(1800)
 def passes() -> Iterator[set[str]]:
     """The points that all actions pass, undisturbed."""
     requires("root", "loop", "fuse", "netns", "tgtd", "rabbitmq-server", "qemu-storage-daemon", "nbdfuse", "xorriso")
-    sandboxes = Sandboxes(LIMITS, faults=True)
+    sandboxes = Sandboxes(LIMITS, Variant(faults=True))
     found: set[str] = set()
     try:
         # Some steps are taken only when agents meet in a certain moment: what no action has come to is tried once more.

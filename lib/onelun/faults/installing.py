@@ -22,7 +22,7 @@ from onelun.faults.commands import commands_of
 from onelun.faults.doors import JOURNAL, OS
 from onelun.faults.messages import messages_of
 from onelun.faults.plan import ACTIONS, Action, Plan, Plans, Side
-from onelun.faults.points import Point, points_in
+from onelun.faults.points import points_in
 
 # A step that is made through one of these is its caller's.
 _THROUGH = ("pathlib", "contextlib", "onelun.nas.catalogue", "onelun.nas.backends.file.copying")
@@ -35,8 +35,6 @@ class Faults:
 
     def __init__(self, plans: Plans) -> None:
         self._plans = plans
-        # Of the modules that had a step so far: an agent is started often, and reading all of the source takes a second.
-        self._sites: dict[str, list[Point]] = {}
 
     def site(self, kind: str, frame: FrameType | None) -> str | None:
         """The point of the call that `frame` makes; None when it is no step of ours."""
@@ -54,10 +52,9 @@ class Faults:
     def _at(self, kind: str, frame: FrameType, module: str) -> str | None:
         if not module.startswith("onelun."):
             return None
-        if module not in self._sites:
-            self._sites[module] = points_in(module.removeprefix("onelun."))
         line = frame.f_lineno
-        around = [site for site in self._sites[module] if site.kind == kind and site.first <= line <= site.last]
+        sites = points_in(module.removeprefix("onelun."))
+        around = [site for site in sites if site.kind == kind and site.first <= line <= site.last]
         return min(around, key=lambda site: site.last - site.first).name if around else None
 
     def due(self, point: str, side: Side, only: Container[Action] = ACTIONS) -> Plan | None:
@@ -111,6 +108,8 @@ def install(plans: Plans) -> None:
     _named(faults, server, "perform", lambda *_: "frontend.server/action", lambda: Unreachable("a fault"))
     commands_of(faults)
     messages_of(faults)
+    now = time.time
+    time.time = lambda: now() + plans.ahead_s()
 
 
 def _module(frame: FrameType | None) -> str:

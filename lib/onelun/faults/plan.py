@@ -1,7 +1,8 @@
 """What is to go wrong next: one plan at a time, in a directory that the test and all agents share.
 
 `plan.json` is armed by the test; whoever comes to its point renames it to `fired.json`, so that it happens once, whatever is
-started again afterwards. While there is a file `passed`, each agent adds the points that it passes to it.
+started again afterwards. While there is a file `passed`, each agent adds the points that it passes to it; while there is a
+file `clock`, its wall clock is ahead by so many seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 Action = Literal["die", "hang", "fail", "delay", "drop", "twice", "late"]
 Side = Literal["before", "after"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
-PLAN, FIRED, PASSED = "plan.json", "fired.json", "passed"
+PLAN, FIRED, PASSED, CLOCK = "plan.json", "fired.json", "passed", "clock"
 # Kept from before the doors are changed: what a plan needs of the system is no step.
 _stat, _rename, _open, _write, _close = os.stat, os.rename, os.open, os.write, os.close
 
@@ -66,6 +67,14 @@ class Plans:
             self._seen = self._plan = None
             return plan
 
+    def ahead_s(self) -> float:
+        """By how many seconds the wall clock is ahead."""
+        try:
+            with open(f"{self._directory}/{CLOCK}") as file:
+                return float(file.read())
+        except FileNotFoundError:
+            return 0.0
+
     def _read(self) -> Plan | None:
         try:
             found = _stat(f"{self._directory}/{PLAN}")
@@ -103,6 +112,14 @@ def disarm(directory: str) -> None:
     for name in (PLAN, FIRED):
         if os.path.exists(f"{directory}/{name}"):
             os.unlink(f"{directory}/{name}")
+
+
+def set_clock(directory: str, ahead_s: float) -> None:
+    """Have the wall clock of all roles jump, so that it is ahead by `ahead_s`; 0 has it right again. Monotonic ones go on."""
+    with open(f"{directory}/{CLOCK}.new", "w") as file:
+        file.write(str(ahead_s))
+    os.chmod(f"{directory}/{CLOCK}.new", 0o644)
+    os.rename(f"{directory}/{CLOCK}.new", f"{directory}/{CLOCK}")
 
 
 def fired(directory: str) -> bool:

@@ -6,6 +6,7 @@ import ast
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import onelun
@@ -25,9 +26,9 @@ class Point(NamedTuple):
     last: int
 
 
-def points_in(module: str) -> list[Point]:
+def points_in(module: str) -> tuple[Point, ...]:
     """The points of one module of onelun, such as `nas.catalogue`."""
-    return list(_in_module(module, os.path.join(_ROOT, *module.split(".")) + ".py"))
+    return _in_module(module, os.path.join(_ROOT, *module.split(".")) + ".py")
 
 
 def points() -> list[Point]:
@@ -56,7 +57,13 @@ def _tree(path: str) -> ast.Module:
         return ast.parse(file.read())
 
 
-def _in_module(module: str, path: str) -> Iterator[Point]:
+# A source is read once a process: reading all of them takes a second.
+@cache
+def _in_module(module: str, path: str) -> tuple[Point, ...]:
+    return tuple(_found(module, path))
+
+
+def _found(module: str, path: str) -> Iterator[Point]:
     counted: Counter[str] = Counter()
     for where, call in _calls(_tree(path), ()):
         step = step_of(call)

@@ -150,18 +150,23 @@ class Catalogue:
         self.change(drop=rows)
 
     def change(self, *, put: Iterable[msgspec.Struct] = (), drop: Iterable[msgspec.Struct] = ()) -> None:
-        """Remove and write rows in one transaction: all of it is durable, or none."""
-        self._db.execute("BEGIN IMMEDIATE")
+        """Remove and write rows in one transaction: all of it is durable, or none.
+
+        Raises sqlite3.OperationalError when the disk is full or broken; a repeat finds what was there before.
+        """
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             for row in drop:
                 where, values = _key(row)
                 self._db.execute(f"DELETE FROM {_ROWS[type(row)]} WHERE {where}", values)  # noqa: S608 our own names
             for row in put:
                 self._put(row)
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            # Where the disk is full SQLite has ended the transaction itself.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def _put(self, row: msgspec.Struct) -> None:
         # Not INSERT OR REPLACE: that would also remove another row that is equal in a UNIQUE column.

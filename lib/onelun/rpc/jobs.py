@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
+import sqlite3
 import time
 from collections.abc import Awaitable
 from typing import Any
@@ -180,10 +182,10 @@ class Jobs:
             return msgspec.json.encode(reply)
         except OnelunError as error:
             return error_body(name_of(verb.reply), error)
-        except Exception:
+        except Exception as error:
             log.exception("%s state=failed id=%s", job.action, job.id)
-            sentence = f"{job.action} failed inside {self._node} for a reason that its log explains"
-            return error_body(name_of(verb.reply), OnelunError(sentence))
+            reason = reason_of(error) or "for a reason that its log explains"
+            return error_body(name_of(verb.reply), OnelunError(f"{job.action} failed inside {self._node} {reason}"))
 
     async def _outcome(self, job: Job, work: Awaitable[Reply]) -> Reply:
         task = asyncio.ensure_future(work)
@@ -224,3 +226,13 @@ def _must_be_same(asked: Asked, digest: bytes, caller: str | None) -> None:
     must_be_its_callers(asked.id, caller, asked.caller)
     if asked.digest != digest:
         raise ProtocolError(f"the message_id {asked.id} was used for another request before")
+
+
+def reason_of(error: Exception) -> str:
+    """Why work failed, where an operator can mend it: a disk that is full or broken under what the agent keeps; else ""."""
+    match error:
+        case sqlite3.OperationalError():
+            return f"because its state directory cannot be written ({error}): see to that disk"
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EROFS | errno.EIO, filename=path, strerror=text):
+            return f"because {path or 'a file of its own'} cannot be written ({text}): see to that disk"
+    return ""

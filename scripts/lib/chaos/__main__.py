@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from scripts.lib.chaos.crowd import CROWD, FIFTY
 from scripts.lib.chaos.scenarios import MIDDLES, SCENARIOS
 from scripts.lib.chaos.steps import script_of, trials
 from scripts.lib.chaos.table import Tally
@@ -77,7 +78,7 @@ class Crew:
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(KINDS), help="What to try; all of it unless told.")
 @click.option("--script", "scripts", multiple=True, help="A script such as tm.clone; all unless told.")
-@click.option("--point", default="", help="Only points with this in their name.")
+@click.option("--point", default="", help="Only points, or scenarios, with this in their name.")
 @click.option("--minutes", default=24 * 60.0, help="Begin no trial after that; points that were in none come first.")
 @click.option("--sandboxes", default=2, type=click.IntRange(1, 8), help="How many at once.")
 def chaos(only: tuple[Any, ...], scripts: tuple[str, ...], point: str, minutes: float, sandboxes: int) -> None:
@@ -104,7 +105,13 @@ def _run(crew: Crew, tally: Tally, rows: list[str], faults: tuple[Any, ...], poi
     if steps := [fault for fault in faults if fault != "scenarios"]:
         jobs += _trials(crew, tally, rows, steps, point, until)
     if "scenarios" in faults:
-        jobs += [Live(row, scenario.kind) for scenario in SCENARIOS for row in MIDDLES if row in rows]
+        jobs += [
+            Live(row, scenario.kind)
+            for scenario in SCENARIOS
+            for row in MIDDLES
+            if row in rows and point in scenario.kind
+        ]
+        jobs += [Live(FIFTY, CROWD)] if len(rows) == len(BY_ID) and point in CROWD else []
     tally.begin(len(jobs))
     for answer in crew.answers(jobs, until):
         match answer:

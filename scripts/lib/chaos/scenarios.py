@@ -1,7 +1,8 @@
-"""What goes wrong around an action that is held up in its middle: the broker, an agent, its catalogue."""
+"""What goes wrong around an action that is held up in its middle: the broker, an agent, its catalogue, its disk, the clock."""
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import signal
@@ -10,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from scripts.lib.chaos.trial import DEADLINE_S, Result, Said, judged, revive
-from tests.recorded.acting import call_of, prepared
+from scripts.lib.chaos.trial import DEADLINE_S, Result, Said, judged, prepared, revive
+from tests.recorded.acting import call_of
 from tests.recorded.cloud import Cloud
 from tests.recorded.row import Action
 from tests.support.sandbox.broker import restart_broker
@@ -19,7 +20,7 @@ from tests.support.sandbox.place import NAS, Place
 from tests.support.sandbox.processes import recorded, run
 from tests.support.sandbox.startup import restart
 
-from onelun.faults.plan import Plan, arm, disarm, fired
+from onelun.faults.plan import Plan, arm, disarm, fired, set_clock
 
 # Where an action is held up: a row, and a step in its middle.
 MIDDLES = {
@@ -32,6 +33,8 @@ MIDDLES = {
 }
 _HELD_S = 1.5
 _ALARM_S = 4.0
+_YEAR_S = 365 * 86400.0
+_PIECE = bytes(65536)
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,43 @@ def _lose_catalogue(spoil: Callable[[str], None]) -> Callable[[Place], None]:
         process.kill()
         while process.alive():
             time.sleep(0.01)
-        for path in glob.glob(place.path("hosts", NAS, "state", "catalogue*")):
+        for path in glob.glob(f"{_state(place)}/catalogue*"):
             spoil(path)
         restart(place, NAS)
 
     return lose
+
+
+def _state(place: Place) -> str:
+    """The NAS agent's state directory, which is on a filesystem that the NAS alone sees."""
+    holder = recorded(place, f"{NAS}.holder")
+    assert holder is not None
+    return f"/proc/{holder.pid}/root{place.path('hosts', NAS, 'state')}"
+
+
+def _fill(place: Place) -> None:
+    """Take all that is free below the catalogue and the journal."""
+    with open(f"{_state(place)}/ballast", "wb", buffering=0) as ballast:
+        try:
+            while True:
+                ballast.write(_PIECE)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+
+def _empty(place: Place) -> None:
+    os.unlink(f"{_state(place)}/ballast")
+
+
+def _jump(seconds: float) -> Callable[[Place], None]:
+    return lambda place: set_clock(place.path("faults"), seconds)
+
+
+def _restart_then(place: Place) -> None:
+    """A clock that is wrong is often so from a start on."""
+    _jump(_YEAR_S)(place)
+    restart(place, NAS)
 
 
 def _truncate(path: str) -> None:
@@ -102,12 +137,23 @@ SCENARIOS = (
     Scenario("tgtd is killed, and starts again", lambda place: revive(place, "tgtd")),
     Scenario("the catalogue is lost", _lose_catalogue(os.unlink)),
     Scenario("the catalogue is cut off", _lose_catalogue(_truncate)),
+    Scenario("the disk below the catalogue is full", _fill, _empty, ended=True),
+    Scenario("the clock jumps a year ahead", _jump(_YEAR_S)),
+    Scenario("the clock jumps a year back", _jump(-_YEAR_S)),
+    Scenario("the clock is a year ahead, and the NAS agent is restarted", _restart_then),
 )
 BY_KIND = {scenario.kind: scenario for scenario in SCENARIOS}
 
 
 def live_through(cloud: Cloud, action: Action, scenario: Scenario) -> Result:
     """Do the action, with the trouble in its middle."""
+    try:
+        return _live_through(cloud, action, scenario)
+    finally:
+        set_clock(cloud.place.path("faults"), 0)
+
+
+def _live_through(cloud: Cloud, action: Action, scenario: Scenario) -> Result:
     expected = prepared(cloud, action)
     plan = Plan(MIDDLES[action.id], "delay", role=NAS, seconds=_HELD_S)
     started = time.monotonic()

@@ -8,7 +8,8 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from tests.recorded.acting import call_of, difference, prepared
+from tests.recorded.acting import call_of, difference
+from tests.recorded.acting import prepared as prepared_once
 from tests.recorded.cloud import Cloud
 from tests.recorded.row import Action
 from tests.support.observed import State, Unreadable
@@ -77,6 +78,30 @@ class Said:
         """Whether it succeeded, or failed with one sentence."""
         words = [line for line in self.stderr.splitlines() if line.strip() and not _LOG.match(line)]
         return self.status == 0 or (len(words) == 1 and "Traceback" not in self.stderr)
+
+
+class UnpreparedError(Exception):
+    """What a trial needs could not be made: no trial."""
+
+
+def prepared(cloud: Cloud, action: Action) -> State:
+    """As tests.recorded.acting's; what failed, as it may on a slow machine, is given back and begun again, once."""
+    try:
+        try:
+            return prepared_once(cloud, action)
+        except AssertionError:
+            given_back(cloud)
+            return prepared_once(cloud, action)
+    except Exception as error:
+        raise UnpreparedError(f"{action.id} could not be prepared: {error}") from error
+
+
+def given_back(cloud: Cloud) -> None:
+    """Give everything back, with a second try. AssertionError when that fails, too."""
+    try:
+        cloud.reset()
+    except AssertionError:
+        cloud.reset()
 
 
 def attempt(cloud: Cloud, action: Action, plan: Plan) -> Result:

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import Queue
 
+from scripts.lib.chaos.crowd import CROWD, crowd
 from scripts.lib.chaos.scenarios import BY_KIND, live_through
-from scripts.lib.chaos.trial import LIMITS, Result, Verdict, attempt
+from scripts.lib.chaos.trial import LIMITS, Result, UnpreparedError, Verdict, attempt, given_back
 from tests.recorded.cloud import Cloud
 from tests.recorded.passing import Pass, passed
-from tests.recorded.row import Action
 from tests.recorded.sandboxes import Sandboxes
 from tests.recorded.table import ACTIONS
+from tests.support.sandbox.startup import Variant
 
 from onelun.faults.plan import Plan
 
+# What the NAS agent's catalogue and journal have; one scenario fills it.
+STATE_MB = 16
 BY_ID = {action.id: action for action in ACTIONS}
 
 
@@ -49,7 +52,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Live:
-    """Live through a scenario with a row."""
+    """Live through a scenario with a row, or with fifty actions."""
 
     action: str
     kind: str
@@ -63,33 +66,43 @@ class Worker:
     """Does jobs in one sandbox after the other, as long as each can be given back."""
 
     def __init__(self) -> None:
-        self.sandboxes = Sandboxes(LIMITS, faults=True)
+        self.sandboxes = Sandboxes(LIMITS, Variant(faults=True, warm=True, state_mb=STATE_MB))
 
     def do(self, job: Job) -> Answer:
         """What a job showed."""
-        action = BY_ID[job.action]
         try:
-            if isinstance(job, Trace):
-                return Traced(job.action, tuple(passed(self.sandboxes.cloud(), action)))
-            if isinstance(job, Live):
-                scenario = BY_KIND[job.kind]
-                return self._judged(action, Plan("", "delay"), partial(live_through, scenario=scenario), job.kind)
-            return self._judged(action, job.plan, partial(attempt, plan=job.plan))
+            return self._done(job)
         finally:
             self._reset()
 
-    def _judged(self, action: Action, plan: Plan, trial: Callable[[Cloud, Action], Result], kind: str = "") -> Result:
+    def _done(self, job: Job) -> Answer:
+        match job:
+            case Trace(action):
+                return Traced(action, tuple(passed(self.sandboxes.cloud(), BY_ID[action])))
+            case Try(action, plan):
+                return self._judged(action, plan, partial(attempt, action=BY_ID[action], plan=plan))
+            case Live(_, kind) if kind == CROWD:
+                return self._judged(job.action, Plan("", "die"), crowd, kind)
+            case Live(action, kind):
+                trial = partial(live_through, action=BY_ID[action], scenario=BY_KIND[kind])
+                return self._judged(action, Plan("", "delay"), trial, kind)
+
+    def _judged(self, action: str, plan: Plan, trial: Callable[[Cloud], Result], kind: str = "") -> Result:
         try:
-            result = trial(self.sandboxes.cloud(), action)
+            try:
+                result = trial(self.sandboxes.cloud())
+            except UnpreparedError:
+                self.sandboxes.end()
+                result = trial(self.sandboxes.cloud())
         except Exception as error:  # noqa: BLE001 - one trial is not to end the others
-            result = Result(action.id, plan, Verdict.LOST, 0.0, kind, why=f"the trial broke off: {error!r}")
+            result = Result(action, plan, Verdict.LOST, 0.0, kind, why=f"the trial broke off: {error!r}")
         if result.bad:
             keep_logs(self.sandboxes.cloud(), result)
         return result
 
     def _reset(self) -> None:
         try:
-            self.sandboxes.cloud().reset()
+            given_back(self.sandboxes.cloud())
         except Exception:  # noqa: BLE001 - what comes after is not to fail for it: the trial has been judged
             self.sandboxes.end()
 

@@ -87,20 +87,40 @@ def _make_users(place: Place, address: str, *, tls: bool) -> dict[str, str]:
     return urls
 
 
+class Presence:
+    """Which agents are present: the queue of each is exclusive and goes with it. Ask as often as you like."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: pika.BlockingConnection | None = None
+
+    def __enter__(self) -> Presence:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close()
+
+    def has(self, node: str) -> bool:
+        """Whether an agent of that name is there; without a broker none is."""
+        try:
+            if self._connection is None or not self._connection.is_open:
+                self._connection = pika.BlockingConnection(_parameters(self._url))
+            channel = self._connection.channel()
+            # A passive declare needs no permission; an exclusive queue of somebody else answers 405, an absent one 404.
+            channel.queue_declare(node, passive=True)
+            channel.close()
+        except pika.exceptions.ChannelClosedByBroker as error:
+            return bool(error.reply_code == 405)
+        except pika.exceptions.AMQPError:
+            return False
+        return True
+
+
 def has_queue(url: str, node: str) -> bool:
-    """Whether an agent of that name is present: its queue is exclusive and goes with it."""
-    try:
-        connection = pika.BlockingConnection(_parameters(url))
-    except pika.exceptions.AMQPError:
-        return False
-    try:
-        # A passive declare needs no permission; an exclusive queue of somebody else answers 405, an absent one 404.
-        connection.channel().queue_declare(node, passive=True)
-    except pika.exceptions.ChannelClosedByBroker as error:
-        return bool(error.reply_code == 405)
-    finally:
-        connection.close()
-    return True
+    """Whether an agent of that name is present, asked once."""
+    with Presence(url) as presence:
+        return presence.has(node)
 
 
 def _parameters(url: str) -> pika.connection.Parameters:

@@ -104,4 +104,4 @@ class Place:
     def log(self, name: str) -> str:
         """Where a process's output goes."""
         elsewhere = {"broker": self.path("broker", "server.out"), "tgtd": self.path("hosts", NAS, "tgt", "tgtd.log")}
-        return elsewhere.get(name) or self.path("log", f"{name}.log")
+        return elsewhere.get(name) or self.path("log", f"{name.removesuffix('.warm')}.log")

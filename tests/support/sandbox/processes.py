@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -130,6 +131,7 @@ def start(
     inside: int | None = None,
     uid: int | None = None,
     env: dict[str, str] | None = None,
+    stdin: socket.socket | None = None,
 ) -> Process:
     """Start `argv` for good, with its output in a log, in the namespaces of process `inside` and as user `uid`.
 
@@ -144,7 +146,7 @@ def start(
         # It outlives us on purpose: `down` finds it by its mark.
         child = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin or subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",

@@ -6,9 +6,10 @@ import json
 import os
 import sys
 
-from tests.support.sandbox.place import CHECKOUT, CLOUD, HOSTS, NAS, NODES, ONELUN, POOL, SPARE, Place
+from tests.support.sandbox.place import CHECKOUT, CLOUD, HOSTS, NAS, NODES, POOL, SPARE, Place
 from tests.support.sandbox.processes import Process, start
 from tests.support.sandbox.targets import PORT, tgt_control
+from tests.support.sandbox.warm import listener
 
 Settings = dict[str, object]
 
@@ -96,16 +97,15 @@ def toml(settings: Settings, prefix: str = "") -> str:
     return text
 
 
-def start_agent(place: Place, host: str, inside: int) -> Process:
-    """Start the agent of a host in its namespaces."""
-    argv = [*ONELUN, "nas" if host == NAS else "compute"]
+def start_agent(place: Place, host: str, inside: int, *, warm: bool = False) -> Process:
+    """Start the agent of a host in its namespaces; or, `warm`, the process that becomes it when asked."""
+    argv = [sys.executable, *_module(warm=warm), "nas" if host == NAS else "compute"]
     env = {"ONELUN_CONFIG": place.config(host), "PYTHONPATH": f"{CHECKOUT}/lib", "HOME": place.path("hosts", host)}
-    env |= _faults(place)
-    return start(place, host, argv, inside=inside, env=env)
+    return _start(place, host, argv, env, inside=inside, warm=warm)
 
 
-def start_frontend(place: Place) -> Process:
-    """Start the frontend as its own user, on the machine's network.
+def start_frontend(place: Place, *, warm: bool = False) -> Process:
+    """Start the frontend as its own user, on the machine's network; or, `warm`, the process that becomes it when asked.
 
     Its mount namespace shows the checkout below the sandbox's directory, since the path to it may be closed to other users
     (a clone in /root), and the mark, by which what it starts is found.
@@ -116,11 +116,25 @@ def start_frontend(place: Place) -> Process:
         'set -e; mount -t tmpfs -o mode=755,size=4k "$1" "$2/mark"; mount --bind "$3" "$2/frontend/checkout"; shift 3;'
         ' exec setpriv --reuid "$0" --regid "$0" --clear-groups -- "$@"'
     )
-    command = [f"{seen}/{os.path.relpath(sys.executable, CHECKOUT)}", "-m", "onelun.cli.main", "frontend"]
+    command = [f"{seen}/{os.path.relpath(sys.executable, CHECKOUT)}", *_module(warm=warm), "frontend"]
     argv = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", script, uid, place.mark]
     env = {"ONELUN_CONFIG": place.config("frontend"), "PYTHONPATH": f"{seen}/lib", "HOME": place.path("frontend")}
+    return _start(place, "frontend", [*argv, place.dir, CHECKOUT, *command], env, warm=warm)
+
+
+def _module(*, warm: bool) -> tuple[str, str]:
+    return ("-m", "tests.support.sandbox.warm" if warm else "onelun.cli.main")
+
+
+def _start(
+    place: Place, role: str, argv: list[str], env: dict[str, str], *, inside: int | None = None, warm: bool
+) -> Process:
     env |= _faults(place)
-    return start(place, "frontend", [*argv, place.dir, CHECKOUT, *command], env=env)
+    if not warm:
+        return start(place, role, argv, inside=inside, env=env)
+    env["PYTHONPATH"] += f":{os.path.dirname(env['PYTHONPATH'])}"
+    with listener(place, role) as asked:
+        return start(place, f"{role}.warm", argv, inside=inside, env=env, stdin=asked)
 
 
 def make_directories(place: Place) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tests.support.sandbox import record
-from tests.support.sandbox.broker import has_queue, start_broker
+from tests.support.sandbox.broker import Presence, start_broker
 from tests.support.sandbox.place import CHECKOUT, HOSTS, NAS, Place, SandboxError
 from tests.support.sandbox.processes import members, recorded, wait_until
 from tests.support.sandbox.roles import (
@@ -25,7 +25,8 @@ from tests.support.sandbox.roles import (
 )
 from tests.support.sandbox.targets import start_tgtd, tgt_control
 from tests.support.sandbox.teardown import down
-from tests.support.sandbox.topology import check_machine, make_bridge, make_hosts, make_pool
+from tests.support.sandbox.topology import check_machine, limit_state, make_bridge, make_hosts, make_pool
+from tests.support.sandbox.warm import is_warm, start_warm
 
 Say = Callable[[str], None]
 
@@ -34,15 +35,18 @@ Say = Callable[[str], None]
 class Variant:
     """What of a sandbox may be otherwise: settings of [limits] and [frontend], and a filesystem (xfs, btrfs) for the pool.
 
-    With `faults` its roles let in what is planned in the directory `faults` of the sandbox. With `tls` they go to the broker
-    by certificates.
+    `state_mb` limits what the NAS agent's own state may take, on a filesystem of its own.
+    With `faults` its roles let in what is planned in the directory `faults` of the sandbox; `warm` ones start in no time.
+    With `tls` they go to the broker by certificates.
     """
 
     limits: dict[str, object] = field(default_factory=dict)
     pool_on: str | None = None
     frontend: dict[str, object] = field(default_factory=dict)
+    state_mb: int | None = None
     faults: bool = False
     tls: bool = False
+    warm: bool = False
 
 
 PLAIN = Variant()
@@ -86,6 +90,8 @@ def _build(place: Place, say: Say, variant: Variant) -> None:
         hosts = make_hosts(place)
         if variant.pool_on:
             make_pool(place, hosts[NAS], variant.pool_on)
+        if variant.state_mb:
+            limit_state(place, hosts[NAS], variant.state_mb)
         start_tgtd(place, hosts[NAS].pid)
         say("hosts and tgtd are up")
         users = urls.result()
@@ -95,6 +101,9 @@ def _build(place: Place, say: Say, variant: Variant) -> None:
     record.write(place, url=users["frontend"])
     say("broker answers")
     _make_command(place)
+    if variant.warm:
+        for role in (*HOSTS, "frontend"):
+            _start(place, role, warm=True)
     for role in (*HOSTS, "frontend"):
         start_role(place, role)
     for role in (*HOSTS, "frontend"):
@@ -132,7 +141,8 @@ def kill(place: Place, role: str) -> None:
         wait_until(lambda: not running.alive(), f"{role} should end", 60)
     if role in HOSTS:
         # The broker hears a moment later that it is gone; until then its queue would pass for the new one's.
-        wait_until(lambda: not has_queue(record.read(place)["url"], role), f"{role} should leave the broker", 60)
+        with Presence(record.read(place)["url"]) as presence:
+            wait_until(lambda: not presence.has(role), f"{role} should leave the broker", 60)
 
 
 def start_role(place: Place, role: str) -> None:
@@ -141,7 +151,15 @@ def start_role(place: Place, role: str) -> None:
         # Its socket is still there when it was killed; only a new one tells that it serves.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place.frontend_socket)
-        start_frontend(place)
+    if is_warm(place, role):
+        start_warm(place, role)
+    else:
+        _start(place, role)
+
+
+def _start(place: Place, role: str, *, warm: bool = False) -> None:
+    if role == "frontend":
+        start_frontend(place, warm=warm)
         return
     holder = recorded(place, f"{NAS if role == 'tgtd' else role}.holder")
     if holder is None:
@@ -149,17 +167,18 @@ def start_role(place: Place, role: str) -> None:
     if role == "tgtd":
         start_tgtd(place, holder.pid)
     else:
-        start_agent(place, role, holder.pid)
+        start_agent(place, role, holder.pid, warm=warm)
 
 
 def wait_for_role(place: Place, role: str) -> None:
     """Wait until it answers. SandboxError, with the end of its log, when it does not."""
-    present: Callable[[], bool] = partial(has_queue, record.read(place)["url"], role)
-    if role in ("frontend", "tgtd"):
-        path = place.frontend_socket if role == "frontend" else tgt_control(place)
-        present = partial(_listens, path)
     try:
-        wait_until(present, f"{role} should answer", 90, needs=recorded(place, role))
+        with Presence(record.read(place)["url"]) as presence:
+            present: Callable[[], bool] = partial(presence.has, role)
+            if role in ("frontend", "tgtd"):
+                path = place.frontend_socket if role == "frontend" else tgt_control(place)
+                present = partial(_listens, path)
+            wait_until(present, f"{role} should answer", 90, needs=recorded(place, role))
     except SandboxError as error:
         raise SandboxError(f"{error}; its log ends with: {_last_words(place, role)}") from error
 

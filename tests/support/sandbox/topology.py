@@ -72,6 +72,12 @@ def make_pool(place: Place, nas: Process, filesystem: str) -> None:
     run(*enter(nas.pid), "mount", "-o", "loop", image, place.pool)
 
 
+def limit_state(place: Place, nas: Process, size_mb: int) -> None:
+    """A filesystem of its own, of that size, for what the NAS agent keeps; only the NAS sees it."""
+    state = place.path("hosts", NAS, "state")
+    run(*enter(nas.pid), "mount", "-t", "tmpfs", "-o", f"mode=700,size={size_mb}m", place.mark, state)
+
+
 def _is_apart(holder: Process) -> bool:
     # Only when unshare has become sleep are its mounts private: a mount made earlier would show on the machine.
     return look(holder.pid).name == "sleep"

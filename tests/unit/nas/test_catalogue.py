@@ -111,3 +111,25 @@ def test_a_second_attachment_under_one_iqn_is_refused_and_the_first_stays(catalo
         catalogue.put(_row(uuid="u2", zvol="one-2"))
 
     assert [row.zvol for row in catalogue.attachments()] == ["one-1"]
+
+
+def test_a_change_that_a_full_disk_refuses_is_none_and_the_next_one_is_made_when_there_is_room(tmp_path):
+    path = str(tmp_path / "catalogue.sqlite")
+    catalogue = Catalogue(path)
+    _allow_pages(catalogue, 1)
+    many = [_row(uuid=f"u{number}", zvol="x" * 1000, iqn=f"iqn.x:{number}") for number in range(200)]
+
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        catalogue.put(*many)
+    refused = catalogue.attachments()
+    _allow_pages(catalogue, 1 << 30)
+    catalogue.put(_row())
+
+    assert refused == []
+    assert catalogue.attachments() == [_row()]
+    catalogue.close()
+
+
+def _allow_pages(catalogue, number):
+    """As a disk with so much room; SQLite takes what is there already for granted."""
+    catalogue._db.execute(f"PRAGMA max_page_count={number}")
