@@ -132,14 +132,14 @@ class Cloud:
             text = text.replace(theirs, ours)
         return text
 
-    def begin(self, call: Recorded) -> subprocess.Popen[bytes]:
-        """Start the script; whoever asked waits for it."""
+    def begin(self, call: Recorded, **env: str) -> subprocess.Popen[bytes]:
+        """Start the script, with that in its environment; whoever asked waits for it."""
         process = subprocess.Popen(
             [f"{CHECKOUT}/{call.name.replace('/', '/onelun/')}", *call.argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], "ONELUN_SOCKET": self.place.frontend_socket},
+            env={"PATH": os.environ["PATH"], "ONELUN_SOCKET": self.place.frontend_socket, **env},
         )
         assert process.stdin is not None
         process.stdin.write(call.stdin)
@@ -223,14 +223,15 @@ class Cloud:
         self.serve(())
         left = self.state()
         disks = {path for _, path in left.entries if _DISK.fullmatch(path)}
-        own = [found for name in left.volumes if (found := _OWN.fullmatch(name))]
         linked = {path.partition("/")[2] for path in disks}
-        disks |= {f"103/{rest}" for found in own if (rest := f"{found[1]}/disk.{found[2]}") not in linked}
-        directories = {(host, path) for host, path in left.entries if _DIRECTORY.fullmatch(path)}
+        own = {f"{found[1]}/disk.{found[2]}" for name in left.volumes if (found := _OWN.fullmatch(name))}
+        disks |= {f"103/{rest}" for rest in own - linked}
+        there = {host for _, host in (*left.exports, *left.devices)} | {host for host, _ in left.entries}
+        hosts = [oneds for oneds, ours in recorded.HOSTS.items() if ours in there] or list(recorded.HOSTS)
         with ThreadPoolExecutor(6) as pool:
             for calls in (
-                [self._delete(host, path) for path in sorted(disks) for host in ("host01", "host02")],
-                [self._delete(_ONEDS[host], path) for host, path in directories],
+                [self._delete(host, path) for path in sorted(disks) for host in hosts],
+                [self._delete(_ONEDS[host], path) for host, path in left.entries if _DIRECTORY.fullmatch(path)],
                 [self._remove(name) for name in left.volumes if _IMAGE.fullmatch(name)],
             ):
                 list(pool.map(self.run, calls))

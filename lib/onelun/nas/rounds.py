@@ -17,6 +17,7 @@ from onelun.deadline import Deadline
 from onelun.errors import NoReply, OnelunError, Unreachable
 from onelun.model import Volume
 from onelun.naming import target_account
+from onelun.nas.ageing import Ageing
 from onelun.nas.catalogue import ATTACHED, ATTACHING, DETACHING, UNKNOWN, AttachmentRow, Catalogue
 from onelun.nas.hosts import Hosts
 from onelun.nas.leases import Leases
@@ -63,6 +64,7 @@ class Rounds:
         self._seen: dict[str, str] = {}
         self._learned: set[str] = set()
         self._purged = 0.0
+        self._ageing = Ageing(catalogue, limits.trash_s)
 
     async def run(self) -> None:
         """Go round until cancelled. A failure is logged and met again in the next round."""
@@ -201,9 +203,10 @@ class Rounds:
         if time.monotonic() - self._purged < _PURGE_S and self._purged:
             return
         self._purged = time.monotonic()
+        older_than = self._ageing.older_than()
         for backend in self._pools:
             try:
-                count = await backend.purge(time.time() - self._limits.trash_s)
+                count = await backend.purge(older_than)
             except OnelunError as error:
                 log.warning("trash kept=all pool=%s reason=%s", backend.pool, error)
             else:

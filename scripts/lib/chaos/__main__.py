@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from scripts.lib.chaos.crowd import CROWD, FIFTY
 from scripts.lib.chaos.scenarios import MIDDLES, SCENARIOS
-from scripts.lib.chaos.steps import script_of, trials
+from scripts.lib.chaos.steps import script_of, spread, trials
 from scripts.lib.chaos.table import Tally
 from scripts.lib.chaos.trial import Result
 from scripts.lib.chaos.working import BY_ID, Job, Live, Trace, Traced, Try, work
@@ -79,9 +79,14 @@ class Crew:
 @click.option("--only", multiple=True, type=click.Choice(KINDS), help="What to try; all of it unless told.")
 @click.option("--script", "scripts", multiple=True, help="A script such as tm.clone; all unless told.")
 @click.option("--point", default="", help="Only points, or scenarios, with this in their name.")
+@click.option(
+    "--spread", "most", type=click.IntRange(1), help="Each point in so many scripts at most; in all that take it."
+)
 @click.option("--minutes", default=24 * 60.0, help="Begin no trial after that; points that were in none come first.")
-@click.option("--sandboxes", default=2, type=click.IntRange(1, 8), help="How many at once.")
-def chaos(only: tuple[Any, ...], scripts: tuple[str, ...], point: str, minutes: float, sandboxes: int) -> None:
+@click.option("--sandboxes", default=3, type=click.IntRange(1, 8), help="How many at once.")
+def chaos(
+    only: tuple[Any, ...], scripts: tuple[str, ...], point: str, most: int | None, minutes: float, sandboxes: int
+) -> None:
     """Try what is lost and what is leaked when things break; exits with 1 when anything is."""
     rows = [row for row in BY_ID if not scripts or script_of(row) in scripts]
     if unknown := set(scripts) - {script_of(row) for row in rows}:
@@ -91,7 +96,7 @@ def chaos(only: tuple[Any, ...], scripts: tuple[str, ...], point: str, minutes: 
         signal.signal(sign, _interrupt)
     crew = Crew(sandboxes)
     try:
-        _run(crew, tally, rows, only or KINDS, point, began + 60 * minutes)
+        _run(crew, tally, rows, only or KINDS, point, most or len(BY_ID), began + 60 * minutes)
     except Interrupted:
         tally.trouble("interrupted; the sandboxes are gone")
     finally:
@@ -100,10 +105,12 @@ def chaos(only: tuple[Any, ...], scripts: tuple[str, ...], point: str, minutes: 
     sys.exit(1 if tally.bad or tally.troubles else 0)
 
 
-def _run(crew: Crew, tally: Tally, rows: list[str], faults: tuple[Any, ...], point: str, until: float) -> None:
+def _run(
+    crew: Crew, tally: Tally, rows: list[str], faults: tuple[Any, ...], point: str, most: int, until: float
+) -> None:
     jobs: list[Job] = []
     if steps := [fault for fault in faults if fault != "scenarios"]:
-        jobs += _trials(crew, tally, rows, steps, point, until)
+        jobs += _trials(crew, tally, rows, steps, point, most, until)
     if "scenarios" in faults:
         jobs += [
             Live(row, scenario.kind)
@@ -121,7 +128,9 @@ def _run(crew: Crew, tally: Tally, rows: list[str], faults: tuple[Any, ...], poi
                 tally.trouble(f"{action}: {trouble}")
 
 
-def _trials(crew: Crew, tally: Tally, rows: list[str], faults: list[Any], point: str, until: float) -> list[Job]:
+def _trials(
+    crew: Crew, tally: Tally, rows: list[str], faults: list[Any], point: str, most: int, until: float
+) -> list[Job]:
     """Do each row undisturbed, and see what there is to be tried in it."""
     passes: dict[str, tuple[Pass, ...]] = {}
     for answer in crew.answers([Trace(row) for row in rows], until):
@@ -132,7 +141,7 @@ def _trials(crew: Crew, tally: Tally, rows: list[str], faults: list[Any], point:
     for name in sorted(found - {listed.name for listed in points()}):
         tally.trouble(f"`onelun fault list` lacks {name}")
     wanted = trials({row: passes[row] for row in rows if row in passes}, faults, point)
-    return [Try(row, plan) for row, _, plan in wanted]
+    return [Try(row, plan) for row, _, plan in spread(wanted, most)]
 
 
 def _interrupt(*_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tests.recorded.passing import Pass
@@ -13,28 +14,54 @@ from onelun.faults.plan import Plan, Side
 # These can happen to a message alone.
 _OF_MESSAGES = ("drop", "twice", "late")
 _LATE_S = 4.0
+# A row, its script, and a plan.
+Trial = tuple[str, str, Plan]
 
 
-def trials(
-    passes: Mapping[str, Sequence[Pass]], faults: Iterable[Fault], point: str = ""
-) -> list[tuple[str, str, Plan]]:
+def trials(passes: Mapping[str, Sequence[Pass]], faults: Iterable[Fault], point: str = "") -> list[Trial]:
     """What to try, as row, script and plan: each pair of script and point once for each fault and side.
 
     Those come first whose point has not been tried in any script, so that a run that is ended early has seen most.
     """
     seen: set[tuple[str, ...]] = set()
     known: set[tuple[str, ...]] = set()
-    new, old = [], []
+    new: list[Trial] = []
+    old: list[Trial] = []
     for row, of_row in passes.items():
         script = script_of(row)
         for plan in _plans([found for found in of_row if point in found[1]], faults):
-            what = ("compute" if plan.role in NODES else plan.role, plan.point, plan.action, plan.side)
+            what = _what(plan)
             if (script, *what) in seen:
                 continue
             seen.add((script, *what))
             (old if what in known else new).append((row, script, plan))
             known.add(what)
     return new + old
+
+
+def spread(wanted: Sequence[Trial], most: int) -> list[Trial]:
+    """The trials of each point, fault and side in at most `most` scripts: in those that have the fewest so far.
+
+    A point's next scripts come after all points' first ones.
+    """
+    of_point: dict[tuple[str, ...], list[Trial]] = {}
+    for trial in wanted:
+        of_point.setdefault(_what(trial[2]), []).append(trial)
+    counted: Counter[str] = Counter()
+    rounds: list[list[Trial]] = [[] for _ in range(most)]
+    # A point that few scripts pass has no choice, so it comes first.
+    for trials_of in sorted(of_point.values(), key=len):
+        for found in rounds[: len(trials_of)]:
+            trial = min(trials_of, key=lambda one: counted[one[1]])
+            trials_of.remove(trial)
+            counted[trial[1]] += 1
+            found.append(trial)
+    return [trial for found in rounds for trial in found]
+
+
+def _what(plan: Plan) -> tuple[str, ...]:
+    """What is tried, whichever script it is in and whichever of the hosts."""
+    return ("compute" if plan.role in NODES else plan.role, plan.point, plan.action, plan.side)
 
 
 def script_of(row: str) -> str:
