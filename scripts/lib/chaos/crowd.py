@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from scripts.lib.chaos.trial import DEADLINE_S, RECONCILE_S, Result, Said, UnpreparedError, Verdict, left_over, revive
 from tests.recorded.cloud import Cloud, Image
 from tests.recorded.row import ONE, PROLOG
-from tests.support.observed import State
+from tests.support.observed import State, Unreadable
 from tests.support.recorded import Recorded
 
 from onelun.faults.plan import Plan
@@ -27,7 +27,7 @@ def crowd(cloud: Cloud) -> Result:
         cloud.serve([PROLOG])
         cloud.prepare([Image(3, 64)])
         before = cloud.state()
-    except AssertionError as error:
+    except (AssertionError, Unreadable) as error:
         raise UnpreparedError(str(error)) from error
     expected, calls, started = _expected(before), _calls(cloud), time.monotonic()
     said = _run(cloud, calls, lambda: revive(cloud.place, "frontend"))

@@ -21,7 +21,7 @@ from onelun.faults.plan import Plan, arm, disarm, fired
 
 # Whatever happens, an action has ended by its own limit and what giving up may take. Far less than DEADLINE_S, which is for
 # machines that do other work: a verdict must not depend on their speed.
-LIMITS = {"progress_s": 1.0, "lease_s": 9.0, "probe_s": 2.0, "finish_s": 20.0, "copy_s": 30.0, "preempt_s": 3.0}
+LIMITS = {"progress_s": 1.0, "lease_s": 9.0, "probe_s": 2.0, "finish_s": 60.0, "copy_s": 60.0, "preempt_s": 3.0}
 DEADLINE_S = 150.0
 # How long the agents may take to tidy up by themselves what a repeat has left.
 RECONCILE_S = 150.0
@@ -89,7 +89,7 @@ def prepared(cloud: Cloud, action: Action) -> State:
     try:
         try:
             return prepared_once(cloud, action)
-        except AssertionError:
+        except (AssertionError, Unreadable):
             given_back(cloud)
             return prepared_once(cloud, action)
     except Exception as error:
@@ -100,7 +100,7 @@ def given_back(cloud: Cloud) -> None:
     """Give everything back, with a second try. AssertionError when that fails, too."""
     try:
         cloud.reset()
-    except AssertionError:
+    except (AssertionError, Unreadable):
         cloud.reset()
 
 
