@@ -75,5 +75,6 @@ def _read(device: str, attribute: str) -> str | None:
     try:
         with open(f"{_BLOCKS}/{os.path.basename(device)}/{attribute}", encoding="utf-8", errors="replace") as file:
             return file.read().rstrip("\n")
-    except OSError:
+    except (OSError, ValueError):
+        # ValueError: what somebody calls a device is no name that a file may have.
         return None
