@@ -2,8 +2,8 @@
 # Installing as docs/install.md says, on guests that have nothing of onelun: a NAS with LVM and a front-end by install.sh, two
 # hosts by the Debian packages. A disk's life with what was installed, a newer release, and no trace after all is removed.
 #
-# Guests reach no package index: the Python packages come as wheels, which docs/install.md has as a way. They have no systemd: what
-# stands for it starts what the installed units say (guest/systemctl).
+# Guests reach no package index: the Python packages come as wheels, which docs/install.md has as a way. systemd is their first process,
+# so that what the units forbid is forbidden here.
 
 load lab.bash
 
@@ -39,7 +39,7 @@ traces() {
 	expects 0 "$1" sh -ec '
 		for place in / /run /dev; do
 			find "$place" -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /checkout -o -path /root \
-				-o -path /run/lab -o -path /run/lab-lower -o -path /run/udev -o -path /run/lock -o -path /run/sudo \
+				-o -path /run/lab -o -path /run/systemd -o -path /run/lab-lower -o -path /run/udev -o -path /run/lock -o -path /run/sudo \
 				-o -path /var/log -o -path /var/cache/apt -o -path /var/lib/apt -o -path /var/lib/dpkg \
 				-o -path /dev/block -o -path /dev/mapper -o -path /dev/onelun -o -path /dev/disk -o -path "/dev/dm-*" \) -prune \
 				-o -printf "%p %y %u %g %m %l\n"
@@ -155,15 +155,48 @@ wheels.write_wheels(["pika", "lxml", "click", "msgspec", "rich", "rtslib-fb"], p
 	expects 0 node2 fsck.ext4 -fn "$DISK"
 }
 
+# confined HOST UNIT: what the kernel says of the unit's process: user, capabilities, filter of system calls.
+confined() {
+	expects 0 "$1" sh -ec "
+		pid=\$(systemctl show --property MainPID --value $2)
+		grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/\$pid/status
+		grep -E '^Max core file size' /proc/\$pid/limits"
+	# Nothing of it gains rights, and its system calls are filtered.
+	[[ $output == *NoNewPrivs:?1* && $output == *Seccomp:?2* && $output =~ "Max core file size"\ +0\  ]]
+}
+
+# lacks CAPABILITY...: numbers of linux/capability.h that are in no set of what `confined` has printed.
+lacks() {
+	local bounds number
+	bounds=$(sed -n 's/^CapBnd:\t//p' <<<"$output")
+	for number; do (((16#$bounds >> number & 1) == 0)); done
+}
+
+@test "the services have no more rights than their work takes" {
+	local net_raw=13 sys_boot=22 sys_time=25 mac_admin=33 bpf=39
+	confined nas1 onelun-nas
+	lacks $net_raw $sys_boot $sys_time $mac_admin $bpf
+	# shellcheck disable=SC2016 # the guest's shell expands
+	expects 0 nas1 sh -c '
+		for path in /usr/bin/x /usr/lib/x /boot/x /etc/x /etc/onelun/x; do
+			if nsenter -m -t "$(systemctl show --property MainPID --value onelun-nas)" touch $path; then echo "$path was written"; fi
+		done'
+	[[ $output != *written* && $output == *"Read-only file system"* ]]
+	confined node1 onelun-compute
+	lacks $net_raw $sys_boot $sys_time $mac_admin $bpf
+	confined one onelun-frontend
+	[[ $output == *CapEff:?0000000000000000* && $output == *CapBnd:?0000000000000000* && $output =~ Uid:.9869.9869.9869.9869 ]]
+}
+
 @test "a newer release keeps what was configured, and what runs is given it" {
 	local host before
 	expects 0 nas1 sha256sum /etc/onelun/onelun.toml
 	before=$output
 	expects 0 nas1 sh -ec '
-		cat /run/lab/onelun-nas.pid
+		systemctl show --property MainPID onelun-nas
 		sed -i "s/^__version__ = .*/__version__ = \"0.9.9\"/" /root/onelun/lib/onelun/__init__.py
 		cd /root/onelun && PIP_FIND_LINKS=/nowhere ./install.sh --nas >/dev/null 2>&1
-		cat /run/lab/onelun-nas.pid
+		systemctl show --property MainPID onelun-nas
 		onelun --version'
 	[ "${#lines[@]}" = 3 ]
 	[ "${lines[0]}" != "${lines[1]}" ]
@@ -171,7 +204,10 @@ wheels.write_wheels(["pika", "lxml", "click", "msgspec", "rich", "rtslib-fb"], p
 	expects 0 nas1 sha256sum /etc/onelun/onelun.toml
 	[ "$output" = "$before" ]
 	# And nothing is restarted that is up to date.
-	expects 0 nas1 sh -ec 'cat /run/lab/onelun-nas.pid; /root/onelun/install.sh --nas >/dev/null 2>&1; cat /run/lab/onelun-nas.pid'
+	expects 0 nas1 sh -ec '
+		systemctl show --property MainPID onelun-nas
+		/root/onelun/install.sh --nas >/dev/null 2>&1
+		systemctl show --property MainPID onelun-nas'
 	[ "${lines[0]}" = "${lines[1]}" ]
 	# The VM's disk did not notice.
 	expects 0 node2 fsck.ext4 -fn "$DISK"
