@@ -5,6 +5,8 @@
 # Guests reach no package index: the Python packages come as wheels, which docs/install.md has as a way. systemd is their first process,
 # so that what the units forbid is forbidden here.
 
+# shellcheck disable=SC2030,SC2031 # `run` sets $output in the test that reads it
+
 load lab.bash
 
 export ONELUN_DATASTORES=/var/lib/one/datastores ONELUN_SAFE_DIR=/var/tmp

@@ -20,7 +20,8 @@ from tests.support.sandbox.processes import run
 
 PACKAGES = (
     # the system
-    *("ca-certificates", "iproute2", "iputils-ping", "kmod", "procps", "python3", "python3-venv", "sudo", "systemd", "udev"),
+    *("ca-certificates", "iproute2", "iputils-ping", "kmod", "procps", "python3", "python3-venv", "sudo"),
+    *("systemd", "udev"),
     # storage on a NAS
     *("lvm2", "thin-provisioning-tools", "tgt", "zfsutils-linux"),
     # storage on a host
