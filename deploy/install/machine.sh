@@ -176,6 +176,7 @@ forget_run() {
 		rm -f "$BASE/run/onelun/frontend.sock" "$BASE/run/onelun/frontend.sock.lock"
 		rmdir "$BASE/run/onelun" 2>/dev/null || true
 		;;
+	nas) rm -rf "$BASE/run/onelun-nas" ;;
 	compute)
 		rm -rf "$BASE/run/onelun-compute"
 		if [ ! -e "$BASE$PREFIX/roles/frontend" ]; then rm -rf "$BASE/run/onelun"; fi

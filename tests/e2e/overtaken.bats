@@ -40,31 +40,40 @@ backed_up() {
 	[ -z "$(on node1 find /dev/onelun -type l)" ]
 }
 
-# another NAME: an agent of that name on another machine with nas1's pool, which has a state of its own.
+# another NAME [SED]: an agent of that name beside nas1 with its pool, which has a state of its own.
 another() {
 	local config=$BATS_TEST_TMPDIR/$1.toml
-	sed "s#^name = .*#name = \"$1\"#; s#^state = .*#state = \"$BATS_TEST_TMPDIR/$1\"#" "$ONELUN_SANDBOX/etc/nas1.toml" >"$config"
+	sed "s#^name = .*#name = \"$1\"#; s#^state = .*#state = \"$BATS_TEST_TMPDIR/$1\"#; ${2:-}" "$ONELUN_SANDBOX/etc/nas1.toml" >"$config"
 	chmod 600 "$config"
 	ONELUN_CONFIG=$config on nas1 timeout 60 onelun nas
 }
 
 @test "a second NAS with the same pool, a second agent of the name, and one of the same state end with a sentence, and nothing is changed" {
-	local before name
+	local before pools=$BATS_TEST_TMPDIR/pools connector='connector={"initiator": "iqn.1993-08.org.debian:01:ann"}'
 	begin 2 host01
 	scribble node1 2
-	before=$(target_of 2 && cat "$ONELUN_SANDBOX/hosts/nas1/pool/one-2/volume.json")
+	# A target that nobody is logged in to just now.
+	onelun ask nas1 create_zvol zvol=raw zpool=tank size_bytes=$((16 << 20)) 'owner={"kind": "plain"}'
+	onelun ask nas1 initialize_connection zvol=raw zpool=tank "$connector"
+	before=$(tgt --mode target --op show && cat "$ONELUN_SANDBOX/hosts/nas1/pool/one-2/volume.json")
+	grep -q ':tank\.raw\.' <<<"$before"
 
-	for name in nas1 nas2; do
-		run another $name
-		[ "$status" = 1 ]
-		# shellcheck disable=SC2154 # bats sets it
-		grep -q '^Error: pool tank.* belongs to the agent .*take-pool' <<<"$output"
-	done
+	run another nas2
+	[ "$status" = 1 ]
+	# shellcheck disable=SC2154 # bats sets it
+	grep -q '^Error: pool tank.* belongs to the agent .*take-pool' <<<"$output"
+	mkdir -p "$pools/pool" "$pools/spare"
+	run another nas1 "s#^path = .*/#path = \"$pools/#"
+	[ "$status" = 1 ]
+	grep -q '^Error: another agent holds .*: one NAS agent called nas1 a target daemon' <<<"$output"
 	ONELUN_CONFIG=$ONELUN_SANDBOX/etc/nas1.toml run on nas1 timeout 60 onelun nas
 	[ "$status" = 1 ]
 	grep -q '^Error: another agent holds' <<<"$output"
 
-	[ "$(target_of 2 && cat "$ONELUN_SANDBOX/hosts/nas1/pool/one-2/volume.json")" = "$before" ]
+	[ "$(tgt --mode target --op show && cat "$ONELUN_SANDBOX/hosts/nas1/pool/one-2/volume.json")" = "$before" ]
+	[ -z "$(find "$pools" -mindepth 2)" ]
+	onelun ask nas1 terminate_connection zvol=raw zpool=tank "$connector"
+	onelun ask nas1 del_zvol zvol=raw zpool=tank
 	[ "$(sum node1 2)" = "$(cat "$BATS_FILE_TMPDIR/sum.2")" ]
 	scribble node1 2
 	ends 2 host01

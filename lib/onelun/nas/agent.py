@@ -64,10 +64,19 @@ class NasAgent:
         limits: Limits,
         default_pool: str | None = None,
     ) -> None:
-        """Open the state directory. Raises Conflict when another agent has it, OnelunError for a catalogue that is damaged."""
-        os.makedirs(state, mode=0o700, exist_ok=True)
-        self._lock = _lock(os.path.join(state, "lock"))
-        self.catalogue = _catalogue(os.path.join(state, CATALOGUE))
+        """Open the state directory. Touches neither storage nor targets.
+
+        Raises Conflict when another agent has it, or makes targets of this name here with a state of its own; OnelunError
+        for a catalogue that is damaged.
+        """
+        with contextlib.ExitStack() as undo:
+            _lock(os.path.join(state, "lock"), "one NAS agent a state directory", undo)
+            # The broker, too, has one agent of a name, but it may be away when targets must come back.
+            if exporter.lock is not None:
+                _lock(exporter.lock, f"one NAS agent called {name} a target daemon: stop one, or rename it", undo)
+            self.catalogue = _catalogue(os.path.join(state, CATALOGUE))
+            undo.callback(self.catalogue.close)
+            self._held = undo.pop_all()
         self._maintenance = Maintenance(self.catalogue, backends)
         pools = Pools(backends, default_pool, limits, self._maintenance)
         locks = Locks(preempt_s=limits.preempt_s)
@@ -152,9 +161,8 @@ class NasAgent:
                 await rounds
 
     def close(self) -> None:
-        """Give the state directory back."""
-        self.catalogue.close()
-        os.close(self._lock)
+        """Give the state directory and the name back."""
+        self._held.close()
 
 
 def _catalogue(path: str) -> Catalogue:
@@ -167,11 +175,15 @@ def _catalogue(path: str) -> Catalogue:
         ) from error
 
 
-def _lock(path: str) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _lock(path: str, rule: str, undo: contextlib.ExitStack) -> None:
+    """Hold the lock of that file until `undo` lets go. Raises Conflict, which says the rule, when another agent does."""
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OnelunError(f"cannot lock {path}: {error.strerror}") from error
+    undo.callback(os.close, descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(descriptor)
-        raise Conflict(f"another agent holds {path}: one NAS agent a state directory") from None
-    return descriptor
+        raise Conflict(f"another agent holds {path}: {rule}") from None

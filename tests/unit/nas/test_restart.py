@@ -168,6 +168,26 @@ async def test_a_second_agent_of_one_state_directory_is_refused(begin, parts):
         NasAgent("nas1", parts.state, {"tank": parts.backend}, parts.exporter, parts.nodes, parts.limits)
 
 
+async def test_a_second_agent_of_the_name_with_a_state_and_a_pool_of_its_own_is_refused_until_the_first_ends(
+    begin, parts, tmp_path
+):
+    parts.exporter.lock = str(tmp_path / "run" / "nas1.lock")
+    nas = await begin()
+    await _mapped(nas)
+    offered = await parts.exporter.exports()
+    assert [one.sessions for one in offered.values()] == [()]
+    another = (str(tmp_path / "other"), {"spare": MemoryBackend("spare")}, parts.exporter, parts.nodes, parts.limits)
+
+    for _ in range(2):
+        with pytest.raises(Conflict, match=r"another agent holds .*/nas1\.lock: one NAS agent called nas1"):
+            NasAgent("nas1", *another)
+
+    assert await parts.exporter.exports() == offered
+    nas.agent.close()
+    NasAgent("nas1", *another).close()
+    await begin()
+
+
 async def test_a_pool_of_another_agent_is_refused(begin, parts, tmp_path):
     await begin()
     other = NasAgent(

@@ -33,6 +33,9 @@ class Exporter(ABC):
     grows_in_use = True
     """Whether `grow` works under a session; where not, whoever is logged in must log out first."""
 
+    lock: str | None = None
+    """The file that the one agent of this NAS's name keeps locked, for each target daemon one; None for a daemon of its own."""
+
     @abstractmethod
     async def check(self) -> list[str]:
         """What stands in the way of exporting, each as one sentence that says what to do; changes nothing."""

@@ -24,6 +24,8 @@ from onelun.nas.exporters.lio.worker import Grow, List, Make, Remove, Shut
 log = logging.getLogger(__name__)
 
 _FENCES_AT_ONCE = 4
+# The machine has one LIO. Not /run/lock, where every user may make a file first.
+_LOCKS = "/run/onelun-nas"
 
 
 class LioExporter(Exporter):
@@ -36,6 +38,7 @@ class LioExporter(Exporter):
 
     def __init__(self, nas: str, portal: Portal, *, fence_s: float = 15.0, request_s: float = 10.0) -> None:
         self.portal = portal
+        self.lock = f"{_LOCKS}/{nas}.lock"
         self._nas = nas
         self._fence_s = fence_s
         self._request_s = request_s

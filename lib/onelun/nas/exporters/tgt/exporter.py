@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import random
 
 from onelun.deadline import Deadline
@@ -55,6 +56,8 @@ class TgtExporter(Exporter):
         self, nas: str, control_socket: str, portal: Portal, *, fence_s: float = 15.0, request_s: float = 10.0
     ) -> None:
         self.portal = portal
+        # Beside the socket, which is what two agents of one daemon have in common, whatever their mounts and networks.
+        self.lock = f"{os.path.realpath(control_socket)}.{nas}.lock"
         self._nas = nas
         self._tgtd = ControlSocket(control_socket, timeout_s=request_s)
         self._fence_s = fence_s
