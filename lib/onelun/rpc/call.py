@@ -58,6 +58,8 @@ class Call:
         self._accept_by = deadline.earlier(wire.limits.accept_s)
         self._request = self._limited(request)
         self._perhaps = False  # the node may have the request
+        self.copies = 0
+        """How many times the request may have got into the node's queue."""
         self._accepted = False
         self._heard_at = time.monotonic()
         self._trouble: OnelunError | None = None  # why the node was not heard when it was asked last
@@ -71,6 +73,27 @@ class Call:
             if self._perhaps:
                 await self._withdraw()
             raise
+
+    async def settled(self) -> dict[str, Any] | None:
+        """What becomes of the request, though a copy of it was refused; None when no other was taken, nor ever will be.
+
+        An agent keeps nothing of what it refuses for want of room or time, so that a second copy may start afterwards. Raises
+        NoReply when the node does not tell. Cancelled, it withdraws the request first.
+        """
+        # From now on the node is asked, and nothing is sent again.
+        self._accept_by = Deadline.after(0)
+        try:
+            while (reply := await self._look()) is None:
+                letter = await self._await_final()
+                # An error may be another copy's refusal.
+                if letter.get("status") == "success":
+                    return letter
+        except Unreachable:
+            return None
+        except asyncio.CancelledError:
+            await self._withdraw()
+            raise
+        return reply
 
     async def _deliver(self) -> None:
         """Get the request into the node's queue before the time to accept is over. The same id never starts twice."""
@@ -87,6 +110,7 @@ class Call:
                 if not self._perhaps:
                     raise
                 return
+            self.copies += 1
             if sent or self._accept_by.over():
                 return
             await asyncio.sleep(min(0.1, self._accept_by.left_s()))

@@ -17,7 +17,7 @@ from onelun.rpc.call import Call
 from onelun.rpc.channel import Outcome, Refusal, properties_of
 from onelun.rpc.link import Link
 from onelun.rpc.mailbox import Mailbox
-from onelun.rpc.message import BY_REQUEST, Cancel, decode_reply, encode, name_of
+from onelun.rpc.message import BY_REQUEST, Cancel, Verb, decode_reply, encode, name_of
 from onelun.rpc.patience import Patience
 from onelun.rpc.query import Query
 from onelun.rpc.schema import Reply, Request
@@ -62,20 +62,34 @@ class Client:
             raise Rejected(f"an id has 1 to {_LONGEST_ID} bytes, not {len(id.encode())}")
         request_id = id or str(uuid.uuid4())
         patience = Patience(node, _name(request), deadline)
+        twice = False  # two copies of it may have got into the node's queue
         while True:
             with self._mailbox.inbox(request_id, node) as inbox:
                 if verb.journaled:
-                    letter = await Call(self, inbox, request, deadline, on_progress).outcome()
+                    call = Call(self, inbox, request, deadline, on_progress)
+                    letter = await call.outcome()
+                    twice = twice or call.copies > 1
                 else:
                     letter = await Query(self, inbox, request, deadline).answer()
-            if letter.get("status") == "success":
-                return decode_reply(letter, verb.reply)
-            error = from_wire(letter)
-            pause_s = patience.pause_s(error)
+                if letter.get("status") == "success":
+                    return decode_reply(letter, verb.reply)
+                error = from_wire(letter)
+                try:
+                    pause_s = patience.pause_s(error)
+                except OnelunError:
+                    # One copy was refused; the other may have been taken, or be taken yet.
+                    if not twice or (settled := await call.settled()) is None:
+                        raise
+                    return _reply(settled, verb)
             if on_progress is not None:
                 on_progress(error.sentence)
             log.info("wait node=%s action=%s seconds=%.1f reason=%s", node, _name(request), pause_s, error)
-            await asyncio.sleep(pause_s)
+            try:
+                await asyncio.sleep(pause_s)
+            except asyncio.CancelledError:
+                if twice:
+                    self.withdraw(node, request_id)
+                raise
 
     async def query(self, node: str, request: Request, deadline: Deadline) -> dict[str, Any]:
         """The reply to a request that may be sent again and again, as a document. Raises as `ask` does."""
@@ -142,6 +156,12 @@ class Client:
         if refusal.code == 403:
             return f"the broker does not let {self._link.user} ask {node}: name both to `onelun broker setup`"
         return f"the broker refuses what {self._link.user} sends to {node}: {refusal.text}"
+
+
+def _reply(letter: dict[str, Any], verb: Verb) -> Reply:
+    if letter.get("status") == "success":
+        return decode_reply(letter, verb.reply)
+    raise from_wire(letter)
 
 
 def _name(request: Request) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
 from onelun.config import Limits
@@ -13,6 +15,7 @@ from onelun.errors import Busy
 from onelun.model import Kind, Owner
 from onelun.rpc.client import Client
 from onelun.rpc.job import Job
+from onelun.rpc.journal import RowState
 from onelun.rpc.message import (
     CreateZvol,
     DelZvol,
@@ -25,6 +28,8 @@ from onelun.rpc.message import (
     ZvolList,
     ZvolMapped,
 )
+from onelun.rpc.room import Room
+from onelun.rpc.schema import Request
 
 from .conftest import Agents, Nas, eventually
 
@@ -169,3 +174,80 @@ async def test_what_was_done_before_is_told_though_there_is_no_room(agents: Agen
     assert "one-9" not in nas.done
     nas.go.set()
     await asyncio.gather(*asking)
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """So many requests find no room, whatever there is, and are to come again when their time is long over."""
+
+    def begin(refusals: int, retry_after_s: float = 2 * PLENTY_S) -> None:
+        left = [Busy("no room", retry_after_s=retry_after_s, under_way=4)] * refusals
+
+        def check(*_: object) -> None:
+            if left:
+                raise left.pop()
+
+        monkeypatch.setattr(Room, "check", check)
+
+    return begin
+
+
+def unconfirmed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker's word for the first message is lost, as with a connection that breaks: it is sent once more."""
+    send, sent = client.send, []
+
+    async def lossy(node: str, request: Request, request_id: str, deadline: Deadline) -> bool:
+        confirmed = await send(node, request, request_id, deadline)
+        sent.append(request)
+        return confirmed and len(sent) > 1
+
+    monkeypatch.setattr(client, "send", lossy)
+
+
+async def test_one_that_came_twice_and_was_refused_once_ends_as_the_other_does(agents: Agents, refusing, monkeypatch):
+    await agents.agent(nas := Slow(), limits=SMALL)
+    client = await agents.client(limits=SMALL)
+    unconfirmed(client, monkeypatch)
+    refusing(1)
+
+    asking = ask(client, create(9), "twice")
+    await eventually(lambda: nas.done, PLENTY_S)
+    nas.go.set()
+
+    assert await asking == ZvolCreated(uuid="u", size_bytes=512)
+    assert nas.done == ["one-9"]
+
+
+async def test_one_that_came_twice_and_was_refused_twice_never_starts(agents: Agents, refusing, monkeypatch):
+    agent = await agents.agent(nas := Slow(), limits=SMALL)
+    client = await agents.client(limits=SMALL)
+    unconfirmed(client, monkeypatch)
+    refusing(2)
+
+    with pytest.raises(Busy, match="nas1 has more to do than it can"):
+        await ask(client, create(9), "twice")
+
+    row = await agent.journal.find("twice")
+    assert row is not None
+    assert row.state is RowState.WITHDRAWN
+    assert nas.done == []
+
+
+async def test_one_that_came_twice_and_is_cancelled_while_it_waits_for_room_is_undone(
+    agents: Agents, refusing, monkeypatch
+):
+    # It would not end by itself while the test waits.
+    long = msgspec.structs.replace(SMALL, finish_s=20 * PLENTY_S)
+    await agents.agent(nas := Slow(), limits=long)
+    client = await agents.client(limits=long)
+    unconfirmed(client, monkeypatch)
+    refusing(1, PLENTY_S)
+    told: list[str] = []
+
+    asking = asyncio.create_task(
+        client.ask("nas1", create(9), deadline=Deadline.after(20 * PLENTY_S), id="twice", on_progress=told.append)
+    )
+    await eventually(lambda: nas.done and "no room" in told, PLENTY_S)
+    asking.cancel()
+
+    await eventually(lambda: nas.undone == ["one-9"], PLENTY_S)

@@ -19,6 +19,7 @@ from onelun.rpc.schema import Request
 LIMITS = Limits(accept_s=0.2, finish_s=2.0, progress_s=0.05)
 SUCCESS = {"action": "zvol_mapped", "status": "success"}
 ACCEPTED = {"action": "zvol_mapped", "status": "accepted"}
+REFUSAL = {"action": "zvol_mapped", "status": "error", "code": "busy", "error": "no room", "retry_after_s": 1.0}
 
 Answer = dict[str, Any] | OnelunError
 
@@ -133,6 +134,41 @@ async def test_a_confirm_that_was_lost_has_the_request_sent_again_under_its_id()
 
     assert await asking.outcome() == SUCCESS
     assert wire.requests[0] == wire.requests[1]
+
+
+@pytest.mark.parametrize(
+    ("answers", "letters", "becomes"),
+    [
+        ([{"state": "unknown"}], [], None),
+        ([{"state": "done", "reply": SUCCESS}], [], SUCCESS),
+        ([{"state": "running"}], [SUCCESS], SUCCESS),
+        # The second letter is the refusal of yet another copy.
+        ([{"state": "running"}, {"state": "running"}], [ACCEPTED, REFUSAL, SUCCESS], SUCCESS),
+        ([Unreachable("gone"), {"state": "unknown"}], [], None),
+    ],
+)
+async def test_what_became_of_the_other_copy_is_asked_and_nothing_is_sent_again(answers, letters, becomes):
+    asking, inbox = call(wire := Wire(*answers, sent=(False, True)), deadline_s=60.0)
+    wire.limits = Limits(accept_s=30.0, finish_s=60.0, progress_s=0.05)
+    wire.on_send = lambda: inbox.put(REFUSAL) if len(wire.requests) == 2 else None
+    assert await asking.outcome() == REFUSAL
+    for letter in letters:
+        inbox.put(letter)
+
+    assert await asking.settled() == becomes
+
+    assert asking.copies == len(wire.requests) == 2
+
+
+async def test_a_node_that_does_not_tell_what_became_of_the_other_copy_leaves_the_outcome_unknown():
+    asking, inbox = call(wire := Wire(NoReply("no answer")))
+    inbox.put(REFUSAL)
+    await asking.outcome()
+
+    with pytest.raises(NoReply, match="its outcome is unknown"):
+        await asking.settled()
+
+    assert wire.withdrawn == ["the-id"]
 
 
 async def test_nobody_there_means_that_nothing_happened():
