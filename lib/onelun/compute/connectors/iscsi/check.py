@@ -6,6 +6,7 @@ import os
 import shutil
 
 from onelun import command
+from onelun.compute.connectors.iscsi import multipath
 from onelun.compute.connectors.iscsi.admin import daemon_answers
 from onelun.compute.connectors.iscsi.notes import Notes
 from onelun.compute.connectors.iscsi.records import Records, available
@@ -40,6 +41,7 @@ async def troubles(sysfs: Sysfs, records: Records, notes: Notes) -> list[str]:
             "LVM of this host would activate volume groups that it finds inside VMs' disks: put "
             f'global_filter = [ "r|-iscsi-{IQN_PREFIX}|" ] into the section devices of /etc/lvm/lvm.conf'
         )
+    found += await multipath.troubles(sysfs)
     found += [trouble for trouble in (records.trouble(), notes.trouble()) if trouble is not None]
     found += [
         f"the record of {iqn} would log in by itself at the host's start: iscsiadm -m node -T {iqn} --op update "

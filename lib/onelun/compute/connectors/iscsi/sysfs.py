@@ -86,6 +86,12 @@ class Sysfs:
         """The LUN of that number."""
         return next((disk for disk in self.disks(session) if disk.lun == lun), None)
 
+    def multipaths(self, disk: Disk) -> list[str]:
+        """The maps of dm-multipath that hold the disk, by name."""
+        holders = f"{disk.directory}/block/{disk.name}/holders"
+        found = [f"{holders}/{name}/dm" for name in _names(holders)] if disk.name else []
+        return [_value(f"{place}/name") for place in found if _value(f"{place}/uuid").startswith("mpath-")]
+
     def account(self, session: Session) -> tuple[str, str]:
         """The account and the secret that the session was logged in with; empty without one. Root alone may read it."""
         place = f"{self._root}/class/iscsi_session/session{session.number}"
