@@ -17,8 +17,8 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 # LVM reserves these beginnings (lvm(8), "Valid names").
 _RESERVED = ("snapshot", "pvmove")
 _INITIATOR = re.compile(r"(?:iqn|eui|naa)\.[a-z0-9.:-]{1,219}")
-_EPOCH = re.compile(r"iqn\.2026-11\.io\.onelun\.([a-z0-9.-]+):([a-z0-9.-]+)\.e([1-9][0-9]*)")
-
+_TARGET = re.compile(r"iqn\.2026-11\.io\.onelun\.([a-z0-9.-]+):([a-z0-9.-]+)\.e([1-9][0-9]*)")
+_EPOCH = re.compile(r"\.e([1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _LONGEST_IQN = 223
 IQN_PREFIX = "iqn.2026-11.io.onelun."
@@ -146,6 +146,12 @@ def target_iqn(source: Source, epoch: int) -> str:
     return iqn
 
 
+def epoch_of(iqn: str) -> int:
+    """The epoch that the IQN ends in; 0 for a target that has none."""
+    match = _EPOCH.fullmatch(iqn[iqn.rfind(".") :])
+    return int(match[1]) if match else 0
+
+
 def target_account(iqn: str) -> str:
     """The CHAP user of one target: the IQN without its fixed part.
 
@@ -157,5 +163,5 @@ def target_account(iqn: str) -> str:
 
 def is_target_of(nas: str, iqn: str) -> bool:
     """Whether `iqn` is one that the NAS of that name makes; others' targets are left alone."""
-    match = _EPOCH.fullmatch(iqn)
+    match = _TARGET.fullmatch(iqn)
     return match is not None and match[1] == nas

@@ -17,7 +17,7 @@ from tests.support.mutation import HOSTILE, as_bytes, as_json, blobs, texts, val
 from tests.unit.nas.conftest import Nodes
 
 from onelun import naming
-from onelun.compute.attachments import Attached, Attachments, epoch_of
+from onelun.compute.attachments import Attached, Attachments
 from onelun.compute.connectors.iscsi.notes import Note, Notes
 from onelun.compute.connectors.iscsi.records import Records
 from onelun.compute.connectors.userspace import connector as userspace
@@ -77,7 +77,7 @@ def test_names(text: str) -> None:
         sure(naming.disk_volume, source.volume, 7, 0)
     sure(naming.checked_initiator, text)
     sure(naming.checked_uuid, text)
-    for judge in (naming.snapshot_id, naming.is_snapshot_of_opennebula, epoch_of, place_of):
+    for judge in (naming.snapshot_id, naming.is_snapshot_of_opennebula, naming.epoch_of, place_of):
         judge(text)
     naming.is_target_of("nas1", text)
 

@@ -11,6 +11,7 @@ from onelun.naming import (
     checked_name,
     checked_uuid,
     disk_volume,
+    epoch_of,
     is_target_of,
     parse_source,
     snapshot_id,
@@ -129,3 +130,17 @@ def test_two_disks_never_share_a_volume(vm, disk):
 
 def test_a_snapshot_with_a_number_of_5000_digits_is_none_of_opennebula_s():
     assert snapshot_id("snap-" + "9" * 5000) is None
+
+
+@pytest.mark.parametrize(
+    ("iqn", "epoch"),
+    [
+        ("iqn.2026-11.io.onelun.nas1:tank.one-1.e1", 1),
+        ("iqn.2026-11.io.onelun.nas1:tank.one-1.e10", 10),
+        ("iqn.2026-11.io:x", 0),
+        ("iqn.2026-11.io:x.e0", 0),
+        ("iqn.2026-11.io:x.ee1", 0),
+    ],
+)
+def test_the_epoch_is_read_from_the_end_of_an_iqn(iqn: str, epoch: int) -> None:
+    assert epoch_of(iqn) == epoch

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from pathlib import Path
 
 import msgspec
-
-_EPOCH = re.compile(r"\.e([1-9][0-9]{0,17})")
 
 
 class Attached(msgspec.Struct, frozen=True):
@@ -25,12 +22,6 @@ class Attached(msgspec.Struct, frozen=True):
     uuid: str | None = None
     readonly: bool = False
     links: tuple[str, ...] = ()
-
-
-def epoch_of(iqn: str) -> int:
-    """The epoch that the IQN ends in; 0 for a target that has none."""
-    match = _EPOCH.fullmatch(iqn[iqn.rfind(".") :])
-    return int(match[1]) if match else 0
 
 
 class Attachments:

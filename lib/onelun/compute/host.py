@@ -11,13 +11,14 @@ import msgspec
 
 from onelun.beneath import Owner
 from onelun.compute import devices
-from onelun.compute.attachments import Attached, Attachments, epoch_of
+from onelun.compute.attachments import Attached, Attachments
 from onelun.compute.connectors.base import Connected, Connector
 from onelun.compute.names import Names
 from onelun.compute.turns import Turns
 from onelun.compute.wanted import Wanted
 from onelun.directory import Directory
 from onelun.errors import Conflict, OnelunError
+from onelun.naming import epoch_of
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,13 @@ from onelun.numbers import number_in
 
 # Epochs of one serial number; the last one of a life takes a new serial number first.
 _PER_SERIAL = 100_000
+# Targets of earlier serial numbers have secrets of 64 bits (decision 0006). No agent has been started so often.
+_LONG_SECRETS_FROM = 100_000_000
+
+
+def has_long_secret(epoch: int) -> bool:
+    """Whether the attachment of that number was made since secrets are long; hosts keep the one that they logged in with."""
+    return epoch >= _LONG_SECRETS_FROM * _PER_SERIAL
 
 
 class Epochs:
@@ -40,7 +47,7 @@ class Epochs:
                     "if it is meant to be new, give it another name",
                     pool=pool.pool,
                 )
-        await self._renew(max(known, *held))
+        await self._renew(max(known, *held, _LONG_SECRETS_FROM - 1))
         for pool in self._pools:
             self._catalogue.set_meta(f"pool {pool.pool}", "known")
         return max(held) > known

@@ -6,6 +6,7 @@ secret is not kept but derived, from the target's name, which is never used twic
 
 from __future__ import annotations
 
+import base64
 import hmac
 import os
 import secrets
@@ -13,9 +14,15 @@ import uuid as uuids
 from collections.abc import Callable
 
 from onelun.errors import Rejected
+from onelun.naming import epoch_of
+from onelun.nas.epochs import has_long_secret
 
 # CHAP wants 12 bytes or more, and some initiators take no more than 16 (RFC 3720, 11.1.4).
-_SECRET_DIGITS = 16
+_SECRET_LENGTH = 16
+# 96 bits in those are what RFC 7143 (9.2.1) wants without IPsec. Neither character needs quoting anywhere.
+_SECRET_SIGNS = b"._"
+# LIO takes a secret that begins with NULL for none (iscsi_target_configfs.c), and 0x begins hexadecimal in what CHAP sends.
+_NEVER_FIRST = "0N"
 
 
 class Identity:
@@ -31,7 +38,10 @@ class Identity:
 
     def secret_of(self, iqn: str) -> str:
         """The CHAP secret of the target of that name; always the same."""
-        return hmac.new(self._key, iqn.encode(), "sha256").hexdigest()[:_SECRET_DIGITS]
+        derived = hmac.new(self._key, iqn.encode(), "sha256")
+        if not has_long_secret(epoch_of(iqn)):
+            return derived.hexdigest()[:_SECRET_LENGTH]
+        return base64.b64encode(derived.digest(), _SECRET_SIGNS).decode().lstrip(_NEVER_FIRST)[:_SECRET_LENGTH]
 
 
 def known_agent(state: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from onelun.compute.attachments import Attached, Attachments, epoch_of
+from onelun.compute.attachments import Attached, Attachments
 from onelun.compute.names import Names
 from onelun.compute.processes import Daemon, daemon_of, end, lives, working_below
 from onelun.compute.turns import Turns
@@ -71,14 +71,6 @@ def test_a_torn_record_counts_as_none(tmp_path: Path) -> None:
     torn.write_bytes(b'{"iqn":')
 
     assert records.all() == []
-
-
-@pytest.mark.parametrize(
-    ("iqn", "epoch"),
-    [(IQN, 1), (IQN[:-1] + "10", 10), ("iqn.2026-11.io:x", 0), ("iqn.2026-11.io:x.e0", 0), ("iqn.2026-11.io:x.ee1", 0)],
-)
-def test_the_epoch_is_read_from_the_end_of_an_iqn(iqn: str, epoch: int) -> None:
-    assert epoch_of(iqn) == epoch
 
 
 async def test_turns_come_in_order_of_arrival() -> None:
