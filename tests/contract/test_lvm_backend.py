@@ -16,6 +16,7 @@ from onelun import command
 from onelun.errors import Busy, CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
 from onelun.model import Attributes, Extent, State, Wipe
 from onelun.nas.backends.lvm.backend import LvmBackend
+from onelun.nas.backends.lvm.listing import snapshot_lv
 
 pytestmark = guest("lvm")
 
@@ -500,6 +501,11 @@ def dm_name(pool):
     return f"{pool.vg.replace('-', '--')}-{pool.thin_pool}"
 
 
+def numbers(pool, lv):
+    """The number of that thin LV in the pool's metadata."""
+    return output("lvs", "--noheadings", "-o", "thin_id", f"{pool.vg}/{lv}").split()
+
+
 async def with_changes(pool):
     """A volume with the snapshots a and b, and a chunk written between them."""
     volume = await ready(pool, "one-1", content=OLD)
@@ -547,6 +553,34 @@ async def test_the_moment_of_the_metadata_is_let_go_when_its_reader_fails_or_giv
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(pool.backend.changed(volume, "a", "b"), 5.0)
     assert not held(pool)
+
+
+@pytest.mark.parametrize("again", [True, False])
+async def test_changes_are_never_those_of_what_was_given_a_snapshots_number(pool, monkeypatch, again):
+    volume = await with_changes(pool)
+    run, (number,) = command.run, numbers(pool, snapshot_lv(volume.uuid, "b"))
+    swapped = []
+
+    async def swapping(*argv, **more):
+        if "reserve_metadata_snap" in argv and not swapped:
+            swapped.append(argv)
+            lvm("lvremove", f"{pool.vg}/{snapshot_lv(volume.uuid, 'b')}")
+            lvm("lvcreate", "--virtualsize", "8m", "--thinpool", pool.thin_pool, "--name", "other", pool.vg)
+            if again:
+                await pool.backend.snapshot(volume, "b")
+        return await run(*argv, **more)
+
+    monkeypatch.setattr(command, "run", swapping)
+
+    if again:
+        assert await pool.backend.changed(volume, "a", "b") == [Extent(0, 64 << 10, data=True)]
+    else:
+        with pytest.raises(NotFound):
+            await pool.backend.changed(volume, "a", "b")
+
+    assert swapped
+    assert numbers(pool, "other") == [number]
+    lvm("lvremove", f"{pool.vg}/other")
 
 
 async def test_snapshots_of_a_volume_that_is_gone_go_at_the_next_start(pool):
