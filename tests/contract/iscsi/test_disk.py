@@ -89,6 +89,23 @@ async def test_udev_is_through_with_a_device_that_connect_returns(iscsi: OpenIsc
     assert (os.stat(device).st_uid, os.stat(device).st_gid) == (1234, 1235)
 
 
+async def test_a_udev_that_is_behind_is_waited_for(iscsi: OpenIscsiLab, node1: IscsiConnector) -> None:
+    run("udevadm", "control", "--stop-exec-queue")
+    try:
+        connecting = asyncio.create_task(node1.connect(iscsi.offer("one-1", "node1")))
+        # Longer than a udev that works takes; there is more time than that.
+        await asyncio.sleep(8)
+        assert not connecting.done()
+    finally:
+        run("udevadm", "control", "--start-exec-queue")
+    device = await connecting
+    os.chown(device, 1234, 1235)
+
+    run("udevadm", "settle", "--timeout=60")
+
+    assert (os.stat(device).st_uid, os.stat(device).st_gid) == (1234, 1235)
+
+
 async def test_the_identity_is_the_targets_of_now_and_not_the_kernels_of_then(
     iscsi: OpenIscsiLab, node1: IscsiConnector
 ) -> None:

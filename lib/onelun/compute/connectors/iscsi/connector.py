@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from contextlib import AsyncExitStack
+from typing import NamedTuple
 
 from onelun.compute import devices
 from onelun.compute.connectors.base import Connected, Connector, Export
@@ -23,16 +25,26 @@ from onelun.compute.connectors.iscsi.records import Records, checked_target, ifa
 from onelun.compute.connectors.iscsi.sessions import RECOVERY_S, Sessions
 from onelun.compute.connectors.iscsi.sysfs import Disk, Session, Sysfs
 from onelun.compute.connectors.iscsi.waking import AFTER_S, Waking
+from onelun.deadline import Deadline
 from onelun.errors import Conflict, NotFound, OnelunError, Unreachable
 from onelun.model import Portal
 
 log = logging.getLogger(__name__)
 
 _CONNECT_S = 15.0
+# With what udev takes for a new disk; all ends within 30 s.
+_SETTLED_S = 22.0
 # Connections being made at one portal at a time; iscsid makes one after the other. Portals do not wait for each other.
 _AT_ONCE = 4
 # tgt's first disk is LUN 1 (LUN 0 is its controller), LIO's is LUN 0.
 _LUNS = (1, 0)
+
+
+class _New(NamedTuple):
+    """A disk that was not there at `since`, in seconds of the monotonic clock."""
+
+    disk: Disk
+    since: float
 
 
 class IscsiConnector(Connector):
@@ -76,9 +88,14 @@ class IscsiConnector(Connector):
         checked_target(export.iqn)
         try:
             async with self._turns.setdefault(export.portal, asyncio.Semaphore(_AT_ONCE)), asyncio.timeout(_CONNECT_S):
-                return await self._connect(export)
+                begun = time.monotonic()
+                device, new = await self._connect(export)
         except TimeoutError:
             raise Unreachable(f"{export.portal} did not answer within {_CONNECT_S:g} s", target=export.iqn) from None
+        if new is not None:
+            # Outside of the turn and its limit: a udev that is behind is no silent target, and holds up no other one.
+            await self._disks.settle(new.disk, new.since, Deadline(begun + _SETTLED_S))
+        return device
 
     async def grow(self, iqn: str, size_bytes: int) -> str:
         """See Connector. It grows under an open device too."""
@@ -133,11 +150,12 @@ class IscsiConnector(Connector):
                 return session, disk
         return None, None
 
-    async def _connect(self, export: Export) -> str:
+    async def _connect(self, export: Export) -> tuple[str, _New | None]:
+        """The device, and its disk when that has only just appeared."""
         portal = await numeric(export.portal)
         for session in self._sessions.ours(export.iqn):
             if device := await self._healthy(session, export, portal):
-                return device
+                return device, None
         try:
             await knock(export, portal)
         except NotFound:
@@ -154,11 +172,15 @@ class IscsiConnector(Connector):
             sessions = self._sessions.ours(export.iqn)
             if not sessions:
                 raise Unreachable(f"the session to {export.iqn} ended as soon as it began", target=export.iqn)
-            disk = await self._disks.appear(sessions[-1], _luns(export))
-            device = await self._verified(sessions[-1], disk, export)
+            new = await self._appeared(sessions[-1], export)
+            device = await self._verified(sessions[-1], new.disk, export)
             undo.pop_all()
         log.info("connect node=%s target=%s device=%s", self._node, export.iqn, device)
-        return device
+        return device, new
+
+    async def _appeared(self, session: Session, export: Export) -> _New:
+        since = time.monotonic()
+        return _New(await self._disks.appear(session, _luns(export)), since)
 
     async def _healthy(self, session: Session, export: Export, portal: Portal) -> str | None:
         """The device of a session that is up and as `export` asks. Raises Conflict when it is another volume.
@@ -181,7 +203,7 @@ class IscsiConnector(Connector):
                 log.info("connect node=%s target=%s silent=%s", self._node, export.iqn, error)
         return None
 
-    async def _awaited(self, session: Session, export: Export) -> str:
+    async def _awaited(self, session: Session, export: Export) -> tuple[str, _New | None]:
         """The device of a session that may be down now and stays, because somebody has a disk of it open."""
         if not await until(lambda: self._sessions.is_up(session.number), RECOVERY_S):
             raise Unreachable(
@@ -189,8 +211,11 @@ class IscsiConnector(Connector):
                 f"{export.portal} is back",
                 target=export.iqn,
             )
-        disk = self._sessions.disk(session, export.lun) or await self._disks.appear(session, _luns(export))
-        return await self._verified(session, disk, export)
+        disk = self._sessions.disk(session, export.lun)
+        if disk is not None:
+            return await self._verified(session, disk, export), None
+        new = await self._appeared(session, export)
+        return await self._verified(session, new.disk, export), new
 
     async def _verified(self, session: Session, disk: Disk, export: Export) -> str:
         """The device, once it is known to be the volume and to have its size; noted as such."""

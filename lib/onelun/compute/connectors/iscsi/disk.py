@@ -11,7 +11,6 @@ import logging
 import os
 import stat
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 from onelun import command
@@ -27,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _SCAN_S = 6.0
 _NODE_S = 8.0
-_UDEV_S = 5.0
 _ASK_S = 6.0
 _POLL_S = 0.02
 # States of a SCSI device (drivers/scsi/scsi_sysfs.c): usable, and waiting for its session to come back.
@@ -47,12 +45,11 @@ class Disks:
 
         Raises NotFound when none is, Stalled when its node does not come, Unreachable when the target does not answer.
         """
-        begun = time.monotonic()
         for lun in luns:
             await _write(self._sysfs.scan_file(session), f"0 {session.target_id} {lun}", _SCAN_S)
             disk = self._sysfs.disk(session, lun)
             if disk is not None and disk.kind == 0:
-                return await self._with_node(session, lun, begun)
+                return await self._with_node(session, lun)
         numbers = " or ".join(map(str, luns))
         raise NotFound(f"target {session.iqn} has no disk as LUN {numbers}", target=session.iqn)
 
@@ -98,7 +95,15 @@ class Disks:
         if not await until(lambda: not os.path.isdir(disk.directory), deadline.left_s()):
             raise Unreachable(f"{disk.node} did not go within {limit_s:g} s", device=disk.node)
 
-    async def _with_node(self, session: Session, lun: int, begun: float) -> Disk:
+    async def settle(self, disk: Disk, since: float, by: Deadline) -> None:
+        """Wait until udev is through with the disk, which it had not yet seen at `since` (monotonic, in seconds).
+
+        It sets owner and mode when it comes to the device, and would undo what is set before. Not by then: it is logged.
+        """
+        if not await until(lambda: _udev_has_seen(disk, since), by.left_s()):
+            log.warning("connect device=%s udev=slow", disk.node)
+
+    async def _with_node(self, session: Session, lun: int) -> Disk:
         def there() -> bool:
             disk = self._sysfs.disk(session, lun)
             return disk is not None and bool(disk.name) and _node_of(disk)
@@ -107,9 +112,6 @@ class Disks:
             raise Stalled(f"no device node appeared for LUN {lun} of {session.iqn} within {_NODE_S:g} s")
         disk = self._sysfs.disk(session, lun)
         assert disk is not None
-        # udev sets owner and mode when it comes to the device, and would undo what is set before.
-        if not await until(lambda: _udev_has_seen(disk, begun), _UDEV_S):
-            log.warning("connect target=%s device=%s udev=slow", session.iqn, disk.node)
         return disk
 
 
