@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from onelun.nas.backends.file import pool as filepool
+from onelun.nas.backends.file import building as filebuilding
 
 _CHANGES = ("mkdir", "rename", "ftruncate", "unlink", "rmdir", "fsync", "fdatasync")
 
@@ -30,7 +30,7 @@ def ending_after(monkeypatch, count):
 
     for name in _CHANGES:
         monkeypatch.setattr(os, name, cut(getattr(os, name)))
-    for module, name in ((filepool, "exchange"), (filepool, "rename_new")):
+    for module, name in ((filebuilding, "exchange"), (filebuilding, "rename_new")):
         monkeypatch.setattr(module, name, cut(getattr(module, name)))
     return left
 

@@ -1,6 +1,6 @@
 """Who asks, as the broker vouches for it, and whether this one may ask that.
 
-Who asks a request stands beside it in message.py; which of its words say whose it is, in its fields' types (schema.py).
+Who may ask a request, its Verb tells (schema.py); which of its words say whose it is, its fields' types.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The requests that both kinds of agent answer, and their replies."""
+"""The requests that both kinds of agent answer, their replies, and how each is treated."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from onelun.rpc.schema import Reply, Request
+from onelun.rpc.schema import BY_ANYBODY, Reply, Request, Verb
 
 
 class Hello(Request, tag="hello", frozen=True):
@@ -42,3 +42,10 @@ class Cancel(Request, tag="cancel", frozen=True):
 
 class Cancelling(Reply, tag="cancelling", frozen=True):
     """The work has been told to end."""
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb(Hello, HelloIs, "both", BY_ANYBODY, journaled=False),
+    Verb(Status, StatusIs, "both", BY_ANYBODY, journaled=False),
+    Verb(Cancel, Cancelling, "both", BY_ANYBODY, journaled=False),
+)

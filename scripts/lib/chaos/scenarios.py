@@ -29,7 +29,7 @@ MIDDLES = {
     "tm.delete": "nas.exporters.tgt.exporter.TgtExporter._remove/tgt-target-delete",
     "tm.mv-disk.1-disk.1": "nas.exporters.tgt.exporter.TgtExporter._new/tgt-target-new",
     "tm.snap_revert": "nas.exporters.tgt.exporter.TgtExporter._new/tgt-target-new",
-    "datastore.clone": "nas.backends.file.pool.FilePool._show/rename_new",
+    "datastore.clone": "nas.backends.file.building.FileBuilding._show/rename_new",
 }
 _HELD_S = 1.5
 _ALARM_S = 4.0

@@ -90,7 +90,7 @@ class FileBackend(Backend):
     ) -> Volume:
         """See the base. Of a thin one OutOfSpace is only said when it has more than the pool has in all."""
         rules.check_new(name, uuid, size_bytes)
-        return await self._run(lambda: self._steps.create(name, uuid, size_bytes, owner, attributes))
+        return await self._run(lambda: self._steps.building.create(name, uuid, size_bytes, owner, attributes))
 
     async def clone(
         self,
@@ -109,13 +109,15 @@ class FileBackend(Backend):
         stop = threading.Event()
 
         def step() -> Volume:
-            return self._steps.clone(origin, name, uuid, size_bytes, owner, progress, stop, snapshot, attributes)
+            return self._steps.building.clone(
+                origin, name, uuid, size_bytes, owner, progress, stop, snapshot, attributes
+            )
 
         return await self._run(step, stop)
 
     async def publish(self, uuid: str, *, replace: str | None = None) -> Volume:
         """See the base."""
-        return await self._run(lambda: self._steps.publish(uuid, replace))
+        return await self._run(lambda: self._steps.building.publish(uuid, replace))
 
     async def record(self, name: str, uuid: str, change: Change) -> Volume:
         """See the base."""

@@ -110,6 +110,11 @@ class PoolDirectory:
             if cloud is not None and facts.cloud is None:
                 write_pool(root, msgspec.structs.replace(facts, cloud=cloud))
 
+    def admit(self, root: int, name: str, size_bytes: int) -> None:
+        """Raises OutOfSpace for a volume of more than the filesystem has in all."""
+        told = os.fstatvfs(root)
+        rules.check_room(self.pool, name, size_bytes, told.f_blocks * told.f_frsize)
+
     @contextlib.contextmanager
     def root(self) -> Iterator[int]:
         """The pool's directory, open; what the system calls in the body say is translated.

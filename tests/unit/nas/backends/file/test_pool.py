@@ -19,7 +19,7 @@ from onelun.ending import to_its_end
 from onelun.errors import CommandFailed, Conflict, NotFound, OutOfSpace, Rejected
 from onelun.model import Kind, Owner, State
 from onelun.nas.backends.file import backend as filebackend
-from onelun.nas.backends.file import pool as filepool
+from onelun.nas.backends.file import building as filebuilding
 from onelun.nas.backends.file import sidecar
 from onelun.nas.backends.file import tree as filetree
 from onelun.nas.backends.file.backend import FileBackend
@@ -61,17 +61,17 @@ def later(volume):
 
 def ready(pool, name, content=b"", size=MIB):
     uuid = new()
-    pool.create(name, uuid, size, PLAIN)
+    pool.building.create(name, uuid, size, PLAIN)
     (data,) = (
         os.path.join(pool._directory.path, d, "data") for d in os.listdir(pool._directory.path) if d.endswith(uuid)
     )
     with open(data, "r+b") as file:
         file.write(content)
-    return pool.publish(uuid, None)
+    return pool.building.publish(uuid, None)
 
 
 def clone(pool, origin, name, uuid, size=MIB):
-    return pool.clone(origin, name, uuid, size, PLAIN, lambda done, total: None, threading.Event())
+    return pool.building.clone(origin, name, uuid, size, PLAIN, lambda done, total: None, threading.Event())
 
 
 # Foreign things
@@ -96,10 +96,10 @@ def test_what_holds_a_name_and_is_no_volume_of_ours_keeps_it(pool, path):
     (path / "one-7").mkdir()
     (path / "one-7" / "data").write_bytes(b"precious")
     uuid = new()
-    pool.create("one-7", uuid, MIB, PLAIN)
+    pool.building.create("one-7", uuid, MIB, PLAIN)
 
     with pytest.raises(Conflict, match="no volume of ours"):
-        pool.publish(uuid, None)
+        pool.building.publish(uuid, None)
 
     assert (path / "one-7" / "data").read_bytes() == b"precious"
     assert pool.find_uuid(uuid).state is State.BUILDING
@@ -210,7 +210,7 @@ def test_an_open_pool_that_goes_away_is_not_taken_for_one_without_volumes(pool, 
             with pytest.raises(CommandFailed, match="gone"):
                 question()
         with pytest.raises(CommandFailed, match="gone"):
-            pool.create("one-8", new(), MIB, PLAIN)
+            pool.building.create("one-8", new(), MIB, PLAIN)
 
     ask()
     path.mkdir()
@@ -318,14 +318,14 @@ def test_a_crash_while_creating_leaves_a_building_volume_or_nothing(path, monkey
     uuid = new()
 
     def act(pool, given):
-        pool.create("one-7", uuid, MIB, PLAIN)
+        pool.building.create("one-7", uuid, MIB, PLAIN)
 
     for pool, _ in each_crash(path, monkeypatch, opened, lambda pool: None, act):
         assert pool.find("one-7") is None
         assert all(volume.state is State.BUILDING for volume in pool.volumes())
-        pool.create("one-7", uuid, MIB, PLAIN)
+        pool.building.create("one-7", uuid, MIB, PLAIN)
         assert os.path.getsize(os.path.join(pool._directory.path, f".new-{uuid}", "data")) == MIB
-        pool.publish(uuid, None)
+        pool.building.publish(uuid, None)
         no_leftovers(pool)
 
 
@@ -339,7 +339,7 @@ def test_a_crash_while_cloning_leaves_a_building_volume_or_nothing(path, monkeyp
         assert pool.find("one-7") == origin
         assert pool.find("one-7-1-0") is None
         act(pool, origin)
-        made = pool.publish(uuid, None)
+        made = pool.building.publish(uuid, None)
         with open(os.path.join(pool._directory.path, made.name, "data"), "rb") as data:
             assert data.read(7) == b"content"
         no_leftovers(pool)
@@ -347,25 +347,25 @@ def test_a_crash_while_cloning_leaves_a_building_volume_or_nothing(path, monkeyp
 
 def test_a_crash_while_publishing_shows_nothing_or_the_whole_volume(path, monkeypatch):
     def prepare(pool):
-        return pool.create("one-7", new(), MIB, PLAIN)
+        return pool.building.create("one-7", new(), MIB, PLAIN)
 
     for pool, built in each_crash(
-        path, monkeypatch, opened, prepare, lambda pool, built: pool.publish(built.uuid, None)
+        path, monkeypatch, opened, prepare, lambda pool, built: pool.building.publish(built.uuid, None)
     ):
         seen = pool.find("one-7")
         assert seen is None or (seen.uuid == built.uuid and seen.state is State.READY)
         assert pool.find_uuid(built.uuid) is not None
-        assert pool.publish(built.uuid, None).state is State.READY
+        assert pool.building.publish(built.uuid, None).state is State.READY
         no_leftovers(pool)
 
 
 def test_a_crash_while_replacing_shows_the_old_or_the_new_volume_always(path, monkeypatch):
     def prepare(pool):
         old = ready(pool, "one-7", b"old")
-        return old, pool.create("one-7", new(), MIB, PLAIN)
+        return old, pool.building.create("one-7", new(), MIB, PLAIN)
 
     def act(pool, given):
-        pool.publish(given[1].uuid, given[0].uuid)
+        pool.building.publish(given[1].uuid, given[0].uuid)
 
     for pool, (old, built) in each_crash(path, monkeypatch, opened, prepare, act):
         seen = pool.find("one-7")
@@ -437,14 +437,14 @@ async def test_a_cancelled_step_goes_on_behind_nobody(path, monkeypatch):
     built = await backend.create("one-7", new(), MIB, PLAIN)
     entered = threading.Event()
     go_on = threading.Event()
-    show = filepool.rename_new
+    show = filebuilding.rename_new
 
     def slowly(*args, **kwargs):
         entered.set()
         go_on.wait(60)
         show(*args, **kwargs)
 
-    monkeypatch.setattr(filepool, "rename_new", slowly)
+    monkeypatch.setattr(filebuilding, "rename_new", slowly)
     publishing = asyncio.create_task(backend.publish(built.uuid))
     await asyncio.to_thread(entered.wait, 60)
     publishing.cancel()
@@ -490,7 +490,7 @@ def test_only_names_of_ours_are_taken_for_volumes(pool, path):
 
 def test_a_replaced_volume_goes_to_the_trash_also_when_the_disk_fails_right_after(pool, path, monkeypatch):
     old, uuid = ready(pool, "one-7"), new()
-    pool.create("one-7", uuid, MIB, PLAIN)
+    pool.building.create("one-7", uuid, MIB, PLAIN)
     fsync = os.fsync
 
     def failing(file):
@@ -502,6 +502,6 @@ def test_a_replaced_volume_goes_to_the_trash_also_when_the_disk_fails_right_afte
     new_inode = os.stat(path / f".new-{uuid}" / "data").st_ino
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(CommandFailed):
-        pool.publish(uuid, old.uuid)
+        pool.building.publish(uuid, old.uuid)
 
     assert sorted(name for name in os.listdir(path) if name.startswith((".new-", ".trash-"))) == [f".trash-{old.uuid}"]

@@ -47,9 +47,9 @@ def later(volume):
 
 def ready(pool, content=b"", *, name="one-7", size=MIB):
     uuid = new()
-    pool.create(name, uuid, size, PLAIN)
+    pool.building.create(name, uuid, size, PLAIN)
     write(pool, f".new-{uuid}", content)
-    return pool.publish(uuid, None)
+    return pool.building.publish(uuid, None)
 
 
 def write(pool, directory, content):
@@ -127,7 +127,7 @@ def test_after_a_crash_while_reverting_no_step_meets_a_half_reverted_volume(path
         "grow": lambda pool, volume: pool.grow(volume, 4 * MIB),
         "record": lambda pool, volume: pool.record("one-7", volume.uuid, later),
         "snapshot": lambda pool, volume: take(pool, volume, "s2"),
-        "clone": lambda pool, volume: pool.clone(
+        "clone": lambda pool, volume: pool.building.clone(
             volume, "one-8", new(), 4 * MIB, PLAIN, lambda done, total: None, threading.Event()
         ),
         "activate": lambda pool, volume: pool.activate(volume),
@@ -358,7 +358,7 @@ def test_a_symbolic_link_in_place_of_a_snapshot_is_not_followed(pool, path, tmp_
     for step in (
         lambda: revert(pool, volume, "s1"),
         lambda: pool.snapshots.listed(volume),
-        lambda: pool.clone(volume, "x", new(), MIB, PLAIN, lambda done, total: None, threading.Event(), "s1"),
+        lambda: pool.building.clone(volume, "x", new(), MIB, PLAIN, lambda done, total: None, threading.Event(), "s1"),
     ):
         with pytest.raises((CommandFailed, Rejected)):
             step()
