@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,8 +37,9 @@ class FileBuilding:
             present = self._tree.near(root, uuid, name)
             if present is not None:
                 rules.check_same(present.volume, name, size_bytes, owner, None, attributes)
-                if self.has_size(root, present):
-                    return present.volume
+                with self._tree.opened(root, present.directory) as directory:
+                    if has_size(directory, present.volume):
+                        return present.volume
             return self._build(root, self._new(name, uuid, size_bytes, owner, attributes), lambda data: None)
 
     def clone(
@@ -105,14 +107,6 @@ class FileBuilding:
                         self._tree.move(root, entry.directory, TRASH + holder.volume.uuid)
             return ready
 
-    def has_size(self, root: int, entry: Entry) -> bool:
-        """Whether building it was finished: its data comes last."""
-        try:
-            with self._tree.opened(root, entry.directory) as directory, self._tree.data(directory) as data:
-                return os.fstat(data).st_size == entry.volume.size_bytes
-        except FileNotFoundError:
-            return False
-
     @contextlib.contextmanager
     def _opened_data(self, root: int, entry: Entry, moment: Snapshot | None) -> Iterator[int]:
         """The data of a volume, or of a snapshot of it, to be read."""
@@ -165,3 +159,12 @@ class FileBuilding:
         except FileExistsError:
             raise Conflict(f"{name} in pool {self._pool} is taken by something that is no volume of ours") from None
         os.fsync(root)
+
+
+def has_size(directory: int, volume: Volume) -> bool:
+    """Whether the data in the volume's open directory has its size. That comes last when one is built."""
+    try:
+        told = os.stat(DATA_FILE, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(told.st_mode) and told.st_size == volume.size_bytes

@@ -14,15 +14,19 @@ from onelun.errors import Rejected
 from onelun.model import State, Usage, Volume, Wipe
 from onelun.nas.backends import rules
 from onelun.nas.backends.base import Change
-from onelun.nas.backends.file.building import FileBuilding
+from onelun.nas.backends.file.building import FileBuilding, has_size
 from onelun.nas.backends.file.changes import FileChanges
 from onelun.nas.backends.file.copying import allocate
 from onelun.nas.backends.file.directory import PoolDirectory
+from onelun.nas.backends.file.sidecar import VOLUME_FILE
 from onelun.nas.backends.file.snapshots import FileSnapshots
 from onelun.nas.backends.file.tree import DATA_FILE, SNAPSHOT_DATA, TRASH, Entry, Tree, holds_content
 from onelun.nas.backends.file.wiping import write_over
 
 log = logging.getLogger(__name__)
+
+# What is in the directory of a volume without snapshots, in which nothing was cut off.
+_WHOLE = frozenset({DATA_FILE, VOLUME_FILE})
 
 
 class FilePool:
@@ -168,11 +172,14 @@ class FilePool:
 
     def _finish(self, root: int, entry: Entry) -> None:
         with self.tree.opened(root, entry.directory) as directory:
-            self.tree.settle(directory)
-            self.snapshots.tidy(directory)
+            # Most volumes are whole, and there may be thousands: of these nothing is opened.
+            if not _WHOLE.issuperset(os.listdir(directory)):
+                self.tree.settle(directory)
+                self.snapshots.tidy(directory)
+            whole = has_size(directory, entry.volume)
         if entry.volume.state is State.TRASH:
             self.tree.move(root, entry.directory, TRASH + entry.volume.uuid)
-        elif entry.volume.state is not State.BUILDING and not self.building.has_size(root, entry):
+        elif entry.volume.state is not State.BUILDING and not whole:
             with self.tree.opened(root, entry.directory) as directory, self.tree.data(directory) as data:
                 size = os.fstat(data).st_size
             if size > entry.volume.size_bytes and size % rules.BLOCK_BYTES == 0:

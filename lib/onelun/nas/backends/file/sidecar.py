@@ -88,7 +88,8 @@ def _read(directory: int, name: str, kind: type[_Facts]) -> _Facts | None:
     except FileNotFoundError:
         return None
     with open(descriptor, "rb") as file:
-        text = file.read(_MOST_BYTES)
+        # No more than there is: a buffer of a megabyte for each of thousands of files costs more than the files.
+        text = file.read(min(os.fstat(descriptor).st_size, _MOST_BYTES))
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

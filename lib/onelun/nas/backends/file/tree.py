@@ -13,6 +13,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from onelun.errors import Rejected
 from onelun.model import State, Volume
 from onelun.naming import checked_name, checked_uuid
 from onelun.nas.backends import rules
+from onelun.nas.backends.file.kept import Kept
 from onelun.nas.backends.file.sidecar import (
     NEW_SUFFIX,
     VOLUME_FILE,
@@ -60,6 +62,7 @@ class Tree:
         self._warned: set[str] = set()
         # By UUID, where each visible volume was when it was last read: a place to look at first, no more.
         self._seen_in: dict[str, str] = {}
+        self._kept: Kept[Entry] = Kept(VOLUME_FILE)
 
     @contextlib.contextmanager
     def opened(self, root: int, directory: str) -> Iterator[int]:
@@ -71,9 +74,12 @@ class Tree:
             os.close(descriptor)
 
     def entries(self, root: int) -> list[Entry]:
-        """Every volume of ours; what is not one is named in the log, once, and left alone."""
-        found = (self.entry(root, directory) for directory in sorted(os.listdir(root)))
-        return [entry for entry in found if entry is not None]
+        """Every volume of ours; what is not one is named in the log, once, and left alone.
+
+        Facts are read again only where their file is another one since: a walk through thousands is for looking at all of
+        them. Whoever asks for one volume has its facts read.
+        """
+        return self._kept.walked(root, partial(self.entry, root))
 
     def entry(self, root: int, directory: str) -> Entry | None:
         """The volume in that directory; None when there is none, or none of ours."""
