@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -62,36 +63,44 @@ class Startup:
             await backend.open(self._agent, None)
         older = await self._epochs.begin()
         found = [(backend, volume) for backend in self._pools for volume in await backend.volumes()]
+        forgotten = self._forgotten(volume for _, volume in found)
         # One of this agent's last life has its serial number, and shows itself so: an attachment is written there first.
-        cautious = self.cautious = older or any(self._forgotten(volume) for _, volume in found)
+        cautious = self.cautious = older or bool(forgotten)
         if cautious:
             log.warning("start cautious=yes reason=the catalogue is lost or older than a pool: nothing is removed")
-        for backend, volume in found:
-            await self._volume(backend, volume, cautious=cautious)
-        await self._rows(cautious=cautious)
+        for volume, attachment in forgotten:
+            self._adopt(volume, attachment)
+        left = self._left_over(found)
+        gone = set() if cautious else {volume.uuid for _, volume in left}
+        await self._rows({volume.uuid: volume for _, volume in found if volume.uuid not in gone}, cautious=cautious)
+        # VMs wait for these, and nobody for what else there is to do.
         await self._targets()
+        for backend, volume in left:
+            await self._remove(backend, volume, cautious=cautious)
 
-    async def _volume(self, backend: Backend, volume: Volume, *, cautious: bool) -> None:
-        match volume.state:
-            case State.BUILDING if not self._catalogue.imports(uuid=volume.uuid):
-                if cautious:
-                    log.warning("start left=%s pool=%s state=building", volume.uuid, volume.pool)
-                else:
-                    log.info("start destroyed=%s pool=%s state=building", volume.uuid, volume.pool)
-                    await destroy(backend, volume)
-            case State.DELETING:
-                if cautious:
-                    log.warning("start left=%s pool=%s state=deleting", volume.uuid, volume.pool)
-                else:
-                    await destroy(backend, volume)
-            case State.READY:
-                for attachment in self._forgotten(volume):
-                    self._adopt(volume, attachment)
+    def _left_over(self, found: list[tuple[Backend, Volume]]) -> list[tuple[Backend, Volume]]:
+        """What was being built, or deleted, when the agent's last life ended."""
+        importing = {row.uuid for row in self._catalogue.imports()}
+        return [
+            (backend, volume)
+            for backend, volume in found
+            if volume.state is State.DELETING or (volume.state is State.BUILDING and volume.uuid not in importing)
+        ]
 
-    def _forgotten(self, volume: Volume) -> list[Attachment]:
-        """The attachments that a ready volume knows and the catalogue does not."""
-        known = {row.epoch for row in self._catalogue.attachments(uuid=volume.uuid)}
-        return [one for one in volume.attachments if volume.state is State.READY and one.epoch not in known]
+    async def _remove(self, backend: Backend, volume: Volume, *, cautious: bool) -> None:
+        if cautious:
+            log.warning("start left=%s pool=%s state=%s", volume.uuid, volume.pool, volume.state)
+        else:
+            log.info("start destroyed=%s pool=%s state=%s", volume.uuid, volume.pool, volume.state)
+            await destroy(backend, volume)
+
+    def _forgotten(self, volumes: Iterable[Volume]) -> list[tuple[Volume, Attachment]]:
+        """The attachments that ready volumes know and the catalogue does not."""
+        known = {(row.uuid, row.epoch) for row in self._catalogue.attachments()}
+        ready = (volume for volume in volumes if volume.state is State.READY)
+        return [
+            (volume, one) for volume in ready for one in volume.attachments if (volume.uuid, one.epoch) not in known
+        ]
 
     def _adopt(self, volume: Volume, attachment: Attachment) -> None:
         """The volume says that a host has it, the catalogue forgot: believe the volume."""
@@ -111,13 +120,15 @@ class Startup:
             )
         )
 
-    async def _rows(self, *, cautious: bool) -> None:
+    async def _rows(self, volumes: Mapping[str, Volume], *, cautious: bool) -> None:
         """A row whose volume does not know it was cut off between two writes, or is yesterday's: it is not in force.
 
-        Its target goes first, but for a cautious start, which leaves a target as it is.
+        Its target goes first, but for a cautious start, which leaves a target as it is. `volumes` are those that stay, by UUID.
+        Raises NotFound when a row is of a pool that is not configured any more: what is there cannot be told.
         """
         rows, imports = self._catalogue.attachments(), self._catalogue.imports()
-        volumes = await self._pools.volumes_of([*(row.pool for row in rows), *(row.pool for row in imports)])
+        for pool in {*(row.pool for row in rows), *(row.pool for row in imports)}:
+            self._pools.backend(pool)
         for row in rows:
             volume = volumes.get(row.uuid)
             if volume is None or row.epoch not in {a.epoch for a in volume.attachments}:

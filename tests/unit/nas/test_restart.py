@@ -6,7 +6,7 @@ import os
 import msgspec
 import pytest
 
-from onelun.errors import CommandFailed, Conflict, NoReply, Stalled, Unreachable
+from onelun.errors import CommandFailed, Conflict, NoReply, NotFound, Stalled, Unreachable
 from onelun.model import Kind, Owner, State
 from onelun.nas.agent import NasAgent
 from onelun.nas.backends.memory.backend import MemoryBackend
@@ -107,6 +107,38 @@ async def test_a_volume_that_was_being_deleted_is_deleted(begin, parts):
     await begin()
 
     assert await parts.backend.volumes() == []
+
+
+async def test_targets_are_back_before_what_was_cut_off_is_removed(begin, parts, monkeypatch):
+    nas = await begin()
+    mapped = await _mapped(nas)
+    await parts.backend.create("one-8", "7e1f3b8e-3c7e-4d46-9f0a-0b8de4b7a8f1", MIB, IMAGE)
+    for iqn in await parts.exporter.exports():
+        await parts.exporter.unexport(iqn)
+    destroy, exported = parts.backend.destroy, []
+
+    async def looking(volume):
+        exported.append([iqn.rpartition(".e")[2] for iqn in await parts.exporter.exports()])
+        await destroy(volume)
+
+    monkeypatch.setattr(parts.backend, "destroy", looking)
+
+    await begin()
+
+    assert exported == [[str(mapped.epoch)]]
+
+
+async def test_an_attachment_in_a_pool_that_is_configured_no_more_refuses_the_start(begin, parts):
+    parts.others["lake"] = MemoryBackend("lake")
+    nas = await begin()
+    await nas.ask(CreateZvol(zvol="one-2", zpool="lake", size_bytes=MIB, owner=IMAGE))
+    await nas.ask(MapZvol(zvol="one-2", zpool="lake", remotehost="node1", cloud=CLOUD))
+    parts.others.clear()
+
+    with pytest.raises(NotFound, match="there is no pool lake"):
+        await begin()
+
+    assert len(await parts.exporter.exports()) == 1
 
 
 async def test_a_cautious_start_leaves_even_what_was_being_deleted(begin, parts):
