@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS import (
 """
 
 _VERSION = 2
+# Rows that are read at once where there may be thousands: a few milliseconds of the event loop.
+_PAGE = 500
 
 # The states of an attachment row.
 ATTACHING = "attaching"  # the intent is written; the host may or may not have the device
@@ -187,6 +189,20 @@ class Catalogue:
         """The placements whose columns equal `where`."""
         return self._select(Placement, where)
 
+    def placement_pages(self, cloud: str) -> Iterator[list[Placement]]:
+        """The placements of a cloud, by VM and disk, some hundreds at a time: whoever goes through them lets others have a turn.
+
+        What is written or dropped meanwhile may be among them or not; all else is there once.
+        """
+        last = (-1, -1)
+        while page := self._read(
+            Placement,
+            "SELECT * FROM placement WHERE cloud=? AND (vm, disk) > (?, ?) ORDER BY vm, disk LIMIT ?",
+            (cloud, *last, _PAGE),
+        ):
+            yield page
+            last = (page[-1].vm, page[-1].disk)
+
     def debts(self, **where: str | int) -> list[Debt]:
         """The debts whose columns equal `where`."""
         return self._select(Debt, where)
@@ -197,9 +213,11 @@ class Catalogue:
 
     def _select(self, kind: type[_Row], where: dict[str, str | int]) -> list[_Row]:
         clause = " AND ".join(f"{column}=?" for column in where) or "1"
-        found = self._db.execute(f"SELECT * FROM {_ROWS[kind]} WHERE {clause}", tuple(where.values()))  # noqa: S608
+        return self._read(kind, f"SELECT * FROM {_ROWS[kind]} WHERE {clause}", tuple(where.values()))  # noqa: S608
+
+    def _read(self, kind: type[_Row], select: str, values: tuple[str | int, ...]) -> list[_Row]:
         try:
-            return [msgspec.convert(dict(row), kind, strict=False) for row in found]
+            return [msgspec.convert(dict(row), kind, strict=False) for row in self._db.execute(select, values)]
         except msgspec.ValidationError as error:
             raise ProtocolError(
                 f"the catalogue has a row of the table {_ROWS[kind]} that cannot be read: {error}"

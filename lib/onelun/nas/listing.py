@@ -10,7 +10,7 @@ from onelun.deadline import Deadline
 from onelun.errors import OnelunError, Stalled
 from onelun.model import State, Usage, Volume
 from onelun.naming import checked_name
-from onelun.nas.catalogue import Catalogue
+from onelun.nas.catalogue import Catalogue, Placement
 from onelun.nas.ownership import is_disk_of
 from onelun.nas.pools import Pools
 from onelun.rpc.job import Job
@@ -87,8 +87,12 @@ class Listing:
 
     async def disks(self, request: ListDisks, job: Job) -> DiskList:
         """What each placed disk of a cloud takes. A pool that fails, or hangs, takes only its own disks with it."""
-        placed = self._catalogue.placements(cloud=request.cloud)
-        asked = list(dict.fromkeys(one.pool for one in placed))
+        # There may be thousands of disks, and others have work for the event loop too.
+        pages: list[list[Placement]] = []
+        for page in self._catalogue.placement_pages(request.cloud):
+            pages.append(page)
+            await asyncio.sleep(0)
+        asked = list(dict.fromkeys(one.pool for page in pages for one in page))
         told = await asyncio.gather(*(self._usages(pool, job.deadline) for pool in asked), return_exceptions=True)
         used: dict[str, Usage] = {}
         failed: dict[str, str] = {}
@@ -100,19 +104,10 @@ class Listing:
                 raise answer
             else:
                 used.update(answer)
-        body = [
-            {
-                "vm": one.vm,
-                "disk": one.disk,
-                "path": one.path,
-                "zpool": one.pool,
-                "zvol": one.zvol,
-                "used_bytes": used[one.uuid].used_bytes,
-                "snapshots": used[one.uuid].snapshots,
-            }
-            for one in placed
-            if one.uuid in used
-        ]
+        body: list[dict[str, Any]] = []
+        for page in pages:
+            body += (_disk(one, used[one.uuid]) for one in page if one.uuid in used)
+            await asyncio.sleep(0)
         return DiskList(body=body, failed=failed)
 
     async def capacity(self, request: PoolCapacity, job: Job) -> PoolCapacityIs:
@@ -162,3 +157,15 @@ class Listing:
                 for row in rows
             ],
         }
+
+
+def _disk(placed: Placement, usage: Usage) -> dict[str, Any]:
+    return {
+        "vm": placed.vm,
+        "disk": placed.disk,
+        "path": placed.path,
+        "zpool": placed.pool,
+        "zvol": placed.zvol,
+        "used_bytes": usage.used_bytes,
+        "snapshots": usage.snapshots,
+    }

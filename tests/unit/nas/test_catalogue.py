@@ -5,6 +5,7 @@ import stat
 
 import pytest
 
+from onelun.nas import catalogue as module
 from onelun.nas.catalogue import ATTACHED, ATTACHING, AttachmentRow, Catalogue, Debt, Placement
 
 
@@ -133,3 +134,30 @@ def test_a_change_that_a_full_disk_refuses_is_none_and_the_next_one_is_made_when
 def _allow_pages(catalogue, number):
     """As a disk with so much room; SQLite takes what is there already for granted."""
     catalogue._db.execute(f"PRAGMA max_page_count={number}")
+
+
+def _placed(vm, disk=0, cloud="c1"):
+    return Placement(cloud, vm, disk, f"/{vm}/disk.{disk}", "tank", f"one-{vm}-{disk}", f"u{vm}-{disk}")
+
+
+def test_the_pages_of_placements_have_each_of_the_clouds_once(catalogue, monkeypatch):
+    monkeypatch.setattr(module, "_PAGE", 2)
+    ours = [_placed(1, 0), _placed(1, 1), _placed(1, 2), _placed(2), _placed(10)]
+    catalogue.put(*reversed(ours), _placed(1, cloud="c2"))
+
+    pages = list(catalogue.placement_pages("c1"))
+
+    assert pages == [ours[:2], ours[2:4], ours[4:]]
+    assert list(catalogue.placement_pages("c3")) == []
+
+
+def test_what_is_dropped_between_two_pages_hides_no_other(catalogue, monkeypatch):
+    monkeypatch.setattr(module, "_PAGE", 2)
+    ours = [_placed(vm) for vm in range(5)]
+    catalogue.put(*ours)
+
+    pages = catalogue.placement_pages("c1")
+    first = next(pages)
+    catalogue.drop(ours[0], ours[1], ours[2])
+
+    assert first + [one for page in pages for one in page] == [*ours[:2], *ours[3:]]
