@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import msgspec
 from scripts.lib.bench.asking import asking
 from scripts.lib.bench.row import Found, Part, Row, compared
 from scripts.lib.bench.sandbox import Sandbox, must, standing
-from scripts.lib.oned import SYSTEM_ID, Image
+from scripts.lib.filling import fill
+from scripts.lib.oned import Image
 from scripts.lib.stopwatch import once
-from tests.support.sandbox.place import CLOUD, NAS, POOL, Place
-from tests.support.sandbox.processes import recorded
+from tests.support.sandbox.place import CLOUD, NAS, POOL
 from tests.support.sandbox.startup import Variant
 
 from onelun.config import load
-from onelun.model import Owner, State, Volume
-from onelun.nas.agent import CATALOGUE
-from onelun.nas.backends.file.sidecar import VOLUME_FILE, VolumeFacts
-from onelun.nas.backends.file.tree import DATA_FILE
-from onelun.nas.catalogue import Catalogue, Placement
 from onelun.rpc.message import ListDisks
 
 FEW, MANY = 10, 10_000
@@ -34,8 +26,6 @@ CLONES, ROUNDS, LISTS = 10, 30, 10
 MOST, MOST_S = 1.3, 1.0
 _SIZE = 64 << 20
 _IMAGE = 1
-# Ids of VMs that no row uses itself.
-_FIRST_VM = 100_000
 
 
 class Both(NamedTuple):
@@ -51,7 +41,7 @@ def both() -> Iterator[Both]:
     variant = Variant(pool_on=_filesystem())
     with standing(variant) as many, standing(variant) as few:
         for on, count in ((many, MANY), (few, FEW)):
-            fill(on.place, count)
+            fill(on.place, {POOL: count})
             must(on.oned.datastore("mkfs", Image(_IMAGE, "bench", _SIZE >> 20)))
         yield Both(many, few)
 
@@ -61,28 +51,6 @@ def _filesystem() -> str | None:
     with open("/proc/filesystems") as file:
         known = file.read().split()
     return next((name for name in ("xfs", "btrfs") if name in known and shutil.which(f"mkfs.{name}")), None)
-
-
-def fill(place: Place, count: int) -> None:
-    """So many disks of VMs into the pool and the catalogue of a sandbox, without asking its agent: that would take minutes."""
-    holder = recorded(place, f"{NAS}.holder")
-    assert holder is not None
-    # As the NAS sees it: the filesystem of the pool is mounted there alone.
-    pool = f"/proc/{holder.pid}/root{place.pool}"
-    placements = []
-    for vm in range(_FIRST_VM, _FIRST_VM + count):
-        name, path = f"one-{_IMAGE}-{vm}-0", f"{place.datastores}/{SYSTEM_ID}/{vm}/disk.0"
-        owner = Owner("disk", cloud=CLOUD, image_id=_IMAGE, vm_id=vm, disk_id=0)
-        volume = Volume(POOL, name, str(uuid.uuid4()), _SIZE, State.READY, owner, made_at=time.time())
-        os.mkdir(f"{pool}/{name}", 0o700)
-        with open(f"{pool}/{name}/{DATA_FILE}", "wb") as file:
-            file.truncate(_SIZE)
-        with open(f"{pool}/{name}/{VOLUME_FILE}", "wb") as file:
-            file.write(msgspec.json.encode(VolumeFacts(volume)))
-        placements.append(Placement(CLOUD, vm, 0, path, POOL, name, volume.uuid))
-    catalogue = Catalogue(place.path("hosts", NAS, "state", CATALOGUE))
-    catalogue.put(*placements)
-    catalogue.close()
 
 
 def clone(on: Both) -> Found:

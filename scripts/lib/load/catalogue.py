@@ -6,16 +6,14 @@ The volumes are written into the pools as the agent would write them, and their 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import statistics
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 
-import msgspec
+from scripts.lib.filling import fill
 from scripts.lib.load.crowd import Action
 from scripts.lib.load.report import Report
 from scripts.lib.load.site import Site, site
@@ -27,10 +25,6 @@ from tests.support.sandbox.startup import start_role
 
 from onelun.config import load
 from onelun.deadline import Deadline
-from onelun.model import Kind, Owner, State, Volume
-from onelun.nas.backends.file.sidecar import VOLUME_FILE, VolumeFacts
-from onelun.nas.backends.file.tree import DATA_FILE
-from onelun.nas.catalogue import Catalogue, Placement
 from onelun.rpc.client import Client
 from onelun.rpc.link import Link
 from onelun.rpc.message import ListDisks
@@ -40,9 +34,6 @@ MOST_RATIO, MOST_LOOK_S = 1.5, 1.0
 LIST_DISKS, DELETE_ABSENT = "list_disks, which tm/monitor asks each NAS", "delete of a disk that is nowhere"
 # What tells of every disk, or looks for one that no placement tells of, may take longer with more of them.
 LOOK_AT_ALL = ("datastore/monitor", "tm/monitor", LIST_DISKS, DELETE_ABSENT)
-SIZE = 16 << 20
-# Far from what the actions themselves use.
-_FIRST_VM = 1_000_000
 _WAIT_S = 20
 _START_S = 300
 
@@ -54,7 +45,8 @@ def run(report: Report, volumes: int, in_pool: int, repeats: int) -> None:
     """All of it."""
     report.begin("large catalogue")
     with site(report) as empty, site(report) as full:
-        _fill(full.place, {POOL: min(volumes, in_pool), SPARE: max(0, volumes - in_pool)})
+        _end(full.place)
+        fill(full.place, {POOL: min(volumes, in_pool), SPARE: max(0, volumes - in_pool)})
         started = time.monotonic()
         start_role(full.place, NAS)
         url = full.oned.environment["ONELUN_AMQP_URL"]
@@ -132,32 +124,9 @@ def _round(at: Site, number: int) -> Iterator[tuple[str, tuple[float, float]]]:
         yield name, (outcome.seconds, at.worked_s(NAS) - before)
 
 
-def _fill(place: Place, pools: dict[str, int]) -> None:
-    """End the agent, and put volumes into its pools and disks into its catalogue."""
+def _end(place: Place) -> None:
+    """End the agent."""
     agent = recorded(place, NAS)
     assert agent is not None
     agent.kill(signal.SIGTERM)
     wait_until(lambda: not agent.alive(), f"{NAS} should end", _WAIT_S)
-    catalogue = Catalogue(place.path("hosts", NAS, "state", "catalogue.sqlite"))
-    first = _FIRST_VM
-    for pool, number in pools.items():
-        catalogue.put(*(_write(place, pool, vm) for vm in range(first, first + number)))
-        first += number
-    catalogue.close()
-
-
-def _write(place: Place, pool: str, vm: int) -> Placement:
-    """A disk of a VM that is stopped: no host has it."""
-    name, own = f"one-vm-{vm}-0", str(uuid.uuid4())
-    owner = Owner(Kind.VOLATILE, cloud=CLOUD, vm_id=vm, disk_id=0)
-    volume = Volume(
-        pool=pool, name=name, uuid=own, size_bytes=SIZE, state=State.READY, owner=owner, made_at=time.time()
-    )
-    directory = os.path.join(place.pool if pool == POOL else place.path("hosts", NAS, SPARE), name)
-    os.mkdir(directory, 0o700)
-    with open(os.path.join(directory, VOLUME_FILE), "wb") as facts:
-        facts.write(msgspec.json.encode(VolumeFacts(volume=volume)))
-    with open(os.path.join(directory, DATA_FILE), "wb") as data:
-        data.truncate(SIZE)
-    path = f"{place.datastores}/103/{vm}/disk.0"
-    return Placement(cloud=CLOUD, vm=vm, disk=0, path=path, pool=pool, zvol=name, uuid=own)
