@@ -8,26 +8,17 @@ from tests.support.lab import record
 from tests.support.lab.place import CHECKOUT, Lab
 from tests.support.sandbox.place import Place
 
-_FIRST_UID = 61106
-
 
 class Front(Place):
     """The machine's own part of a lab, in the words of the sandbox, whose broker and frontend it has."""
+
+    # Of the user ids that sandboxes leave.
+    first_uid = 61106
 
     @property
     def mark(self) -> str:
         """Another than a sandbox's: `scripts/sandbox down` must not take it for one."""
         return f"onelun-lab-{self.number}:{self.dir}"
-
-    @property
-    def broker_uid(self) -> int:
-        """Of the user ids that sandboxes leave."""
-        return _FIRST_UID + 2 * self.number
-
-    @property
-    def frontend_uid(self) -> int:
-        """The lab's oneadmin."""
-        return _FIRST_UID + 2 * self.number + 1
 
 
 def front(lab: Lab) -> Front:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 ONELUN = (sys.executable, "-m", "onelun.cli.main")
 # Each sandbox takes a /24 of 198.18.0.0/15 (RFC 2544: test networks) and two of the user ids 60706 to 61183, which
 # systemd's list of user ids leaves unused; so there are 200 of them.
 IDS = range(200)
-_FIRST_UID = 60706
 # In the environment of everything that a sandbox starts itself; what those start in turn is told by its mount namespace.
 MARK = "ONELUN_SANDBOX_PART"
 NAS = "nas1"
@@ -35,7 +35,9 @@ def default_dir(number: int) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """Sandbox `number` in directory `dir`."""
+    """Sandbox `number` in directory `dir`. Its two user ids are counted from `first_uid`."""
+
+    first_uid: ClassVar[int] = 60706
 
     number: int
     dir: str
@@ -62,12 +64,12 @@ class Place:
     @property
     def broker_uid(self) -> int:
         """The user and group of the broker, by number: nobody makes it."""
-        return _FIRST_UID + 2 * self.number
+        return self.first_uid + 2 * self.number
 
     @property
     def frontend_uid(self) -> int:
         """The user and group of the frontend, this sandbox's oneadmin."""
-        return _FIRST_UID + 2 * self.number + 1
+        return self.first_uid + 2 * self.number + 1
 
     def path(self, *parts: str) -> str:
         """A path in the sandbox's directory."""
