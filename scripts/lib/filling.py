@@ -14,8 +14,8 @@ from tests.support.sandbox.processes import recorded
 
 from onelun.model import Kind, Owner, State, Volume
 from onelun.nas.agent import CATALOGUE
+from onelun.nas.backends.file.names import DATA_FILE
 from onelun.nas.backends.file.sidecar import VOLUME_FILE, VolumeFacts
-from onelun.nas.backends.file.tree import DATA_FILE
 from onelun.nas.catalogue import Catalogue, Placement
 
 _SIZE = 16 << 20

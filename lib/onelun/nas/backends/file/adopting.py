@@ -18,8 +18,9 @@ from onelun.model import Owner, Volume
 from onelun.nas.backends import rules
 from onelun.nas.backends.file.copying import exchange, rename_new
 from onelun.nas.backends.file.directory import PoolDirectory
+from onelun.nas.backends.file.names import DATA_FILE
 from onelun.nas.backends.file.sidecar import VOLUME_FILE, VolumeFacts, write_volume
-from onelun.nas.backends.file.tree import DATA_FILE, Entry, Tree
+from onelun.nas.backends.file.tree import Entry, Tree
 
 ADOPT = ".adopt-"
 _RELEASED = ".raw"

@@ -19,8 +19,8 @@ from onelun.nas.backends import rules
 from onelun.nas.backends.base import PLAIN, Backend, Change, Progress
 from onelun.nas.backends.file.adopting import FileAdopting
 from onelun.nas.backends.file.directory import PoolDirectory
+from onelun.nas.backends.file.names import DATA_FILE, NEW, TRASH
 from onelun.nas.backends.file.pool import FilePool
-from onelun.nas.backends.file.tree import DATA_FILE, NEW, TRASH
 
 _Result = TypeVar("_Result")
 

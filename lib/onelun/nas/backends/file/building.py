@@ -17,9 +17,10 @@ from onelun.nas.backends import rules
 from onelun.nas.backends.base import PLAIN, Progress
 from onelun.nas.backends.file.copying import allocate, copy_sparse, exchange, rename_new, share_blocks
 from onelun.nas.backends.file.directory import PoolDirectory
+from onelun.nas.backends.file.names import DATA_FILE, NEW, TRASH
 from onelun.nas.backends.file.sidecar import VolumeFacts, write_volume
 from onelun.nas.backends.file.snapshots import FileSnapshots, data_file
-from onelun.nas.backends.file.tree import DATA_FILE, NEW, TRASH, Entry, Tree
+from onelun.nas.backends.file.tree import Entry, Tree
 
 
 class FileBuilding:

@@ -18,9 +18,10 @@ from onelun.nas.backends.file.building import FileBuilding, has_size
 from onelun.nas.backends.file.changes import FileChanges
 from onelun.nas.backends.file.copying import allocate
 from onelun.nas.backends.file.directory import PoolDirectory
+from onelun.nas.backends.file.names import DATA_FILE, SNAPSHOT_DATA, TRASH, holds_content
 from onelun.nas.backends.file.sidecar import VOLUME_FILE
 from onelun.nas.backends.file.snapshots import FileSnapshots
-from onelun.nas.backends.file.tree import DATA_FILE, SNAPSHOT_DATA, TRASH, Entry, Tree, holds_content
+from onelun.nas.backends.file.tree import Entry, Tree
 from onelun.nas.backends.file.wiping import write_over
 
 log = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ from onelun.nas.backends import rules
 from onelun.nas.backends.file.copying import allocate, copy_sparse, share_blocks
 from onelun.nas.backends.file.directory import PoolDirectory
 from onelun.nas.backends.file.extents import exclusive_bytes
+from onelun.nas.backends.file.names import DATA_FILE, REVERT, SNAPSHOT, SNAPSHOT_DATA, SNAPSHOT_FACTS, is_revert
 from onelun.nas.backends.file.sidecar import (
     NEW_SUFFIX,
     VOLUME_FILE,
@@ -31,7 +32,7 @@ from onelun.nas.backends.file.sidecar import (
     write_snapshot,
     write_volume,
 )
-from onelun.nas.backends.file.tree import DATA_FILE, REVERT, SNAPSHOT, SNAPSHOT_DATA, SNAPSHOT_FACTS, Tree, is_revert
+from onelun.nas.backends.file.tree import Tree
 
 # Times of files advance with the kernel's clock interrupt, every 10 ms at the slowest.
 _TICK_S = 0.02

@@ -20,11 +20,10 @@ import msgspec
 
 from onelun.errors import Rejected
 from onelun.model import State, Volume
-from onelun.naming import checked_name, checked_uuid
 from onelun.nas.backends import rules
 from onelun.nas.backends.file.kept import Kept
+from onelun.nas.backends.file.names import DATA_FILE, GONE, NEW, TRASH, could_be_ours, has_uuid, is_file_of_ours
 from onelun.nas.backends.file.sidecar import (
-    NEW_SUFFIX,
     VOLUME_FILE,
     UnreadableError,
     VolumeFacts,
@@ -33,15 +32,6 @@ from onelun.nas.backends.file.sidecar import (
 )
 
 log = logging.getLogger(__name__)
-
-DATA_FILE = "data"
-NEW = ".new-"
-TRASH = ".trash-"
-GONE = ".gone-"
-SNAPSHOT = "snapshot-"
-SNAPSHOT_DATA = ".data"
-SNAPSHOT_FACTS = ".json"
-REVERT = "revert-"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -83,7 +73,7 @@ class Tree:
 
     def entry(self, root: int, directory: str) -> Entry | None:
         """The volume in that directory; None when there is none, or none of ours."""
-        if not _could_be_ours(directory):
+        if not could_be_ours(directory):
             return None
         try:
             with self.opened(root, directory) as descriptor:
@@ -184,7 +174,7 @@ class Tree:
         try:
             with self.opened(root, directory) as descriptor:
                 # The facts go last: they tell whose the rest is.
-                ours = filter(_is_file_of_ours, os.listdir(descriptor))
+                ours = filter(is_file_of_ours, os.listdir(descriptor))
                 for name in sorted(ours, key=lambda name: name == VOLUME_FILE):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=descriptor)
@@ -197,9 +187,9 @@ class Tree:
     def sweep(self, root: int) -> None:
         """Finish removals that were interrupted, and drop what was begun and has no facts yet."""
         for directory in os.listdir(root):
-            if directory.startswith(GONE) and _has_uuid(directory, GONE):
+            if directory.startswith(GONE) and has_uuid(directory, GONE):
                 self.clear(root, directory)
-            elif directory.startswith(NEW) and _has_uuid(directory, NEW):
+            elif directory.startswith(NEW) and has_uuid(directory, NEW):
                 with contextlib.suppress(OSError, UnreadableError), self.opened(root, directory) as descriptor:
                     empty = read_volume(descriptor) is None
                     if empty and DATA_FILE not in os.listdir(descriptor):
@@ -209,40 +199,6 @@ class Tree:
         if directory not in self._warned:
             self._warned.add(directory)
             log.warning("pool pool=%s directory=%s left alone: %s", self.pool, directory, reason)
-
-
-def _could_be_ours(directory: str) -> bool:
-    if directory.startswith("."):
-        return any(directory.startswith(prefix) and _has_uuid(directory, prefix) for prefix in (NEW, TRASH))
-    try:
-        checked_name(directory)
-    except Rejected:
-        return False
-    return True
-
-
-def _is_file_of_ours(name: str) -> bool:
-    if name.startswith(SNAPSHOT):
-        return name.endswith((SNAPSHOT_DATA, SNAPSHOT_FACTS, SNAPSHOT_FACTS + NEW_SUFFIX))
-    return name in (DATA_FILE, VOLUME_FILE, VOLUME_FILE + NEW_SUFFIX) or is_revert(name)
-
-
-def holds_content(name: str) -> bool:
-    """Whether a volume's file holds what the volume or a snapshot of it held, and not facts."""
-    return name == DATA_FILE or (name.startswith(SNAPSHOT) and name.endswith(SNAPSHOT_DATA)) or is_revert(name)
-
-
-def is_revert(name: str) -> bool:
-    """Whether a volume's file is one that was to become its data."""
-    return name.startswith(REVERT) and _has_uuid(name, REVERT)
-
-
-def _has_uuid(directory: str, prefix: str) -> bool:
-    text = directory.removeprefix(prefix)
-    try:
-        return checked_uuid(text) == text
-    except Rejected:
-        return False
 
 
 def _state(directory: str, volume: Volume) -> State | None:

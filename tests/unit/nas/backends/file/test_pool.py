@@ -20,8 +20,8 @@ from onelun.errors import CommandFailed, Conflict, NotFound, OutOfSpace, Rejecte
 from onelun.model import Kind, Owner, State
 from onelun.nas.backends.file import backend as filebackend
 from onelun.nas.backends.file import building as filebuilding
+from onelun.nas.backends.file import names as filenames
 from onelun.nas.backends.file import sidecar
-from onelun.nas.backends.file import tree as filetree
 from onelun.nas.backends.file.backend import FileBackend
 from onelun.nas.backends.file.directory import PoolDirectory
 from onelun.nas.backends.file.pool import FilePool
@@ -478,7 +478,7 @@ async def test_a_step_that_no_thread_has_begun_when_its_caller_is_gone_never_beg
 
 
 def test_only_names_of_ours_are_taken_for_volumes(pool, path):
-    for name in (f"{filetree.TRASH}x", f"{filetree.NEW}x", f"{filetree.GONE}x", ".snapshot"):
+    for name in (f"{filenames.TRASH}x", f"{filenames.NEW}x", f"{filenames.GONE}x", ".snapshot"):
         (path / name).mkdir()
         (path / name / "data").write_bytes(b"precious")
 
