@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +78,7 @@ def written(image: int) -> str:
     return content_of(bytes(MIB) + _drawn(Scribble(f"one-{image}", draft=0)))
 
 
+@cache
 def _drawn(scribble: Scribble) -> bytes:
     return random.Random(f"{scribble.volume} {scribble.draft}").randbytes(2 * MIB)
 

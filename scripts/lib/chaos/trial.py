@@ -21,7 +21,16 @@ from onelun.faults.plan import Plan, arm, disarm, fired
 
 # Whatever happens, an action has ended by its own limit and what giving up may take. Far less than DEADLINE_S, which is for
 # machines that do other work: a verdict must not depend on their speed.
-LIMITS = {"progress_s": 1.0, "lease_s": 9.0, "probe_s": 2.0, "finish_s": 60.0, "copy_s": 60.0, "preempt_s": 3.0}
+# A trial mostly waits until a death is noticed, so that is short.
+LIMITS = {
+    "accept_s": 3.0,
+    "progress_s": 0.5,
+    "lease_s": 5.0,
+    "probe_s": 1.0,
+    "finish_s": 60.0,
+    "copy_s": 60.0,
+    "preempt_s": 3.0,
+}
 DEADLINE_S = 150.0
 # How long the agents may take to tidy up by themselves what a repeat has left.
 RECONCILE_S = 150.0
@@ -148,7 +157,7 @@ def _with_fault(cloud: Cloud, action: Action, plan: Plan) -> tuple[Said, bool]:
                 if not again and fired(faults):
                     revive(cloud.place, plan.role)
                     again = True
-                time.sleep(0.01)
+                time.sleep(0.02)
             late = stub.poll() is None
         finally:
             stub.kill()
