@@ -81,6 +81,10 @@ class Pool(ABC):
     def put(self, name: str, content: bytes) -> str:
         """Put something with that content into the pool's place that is nobody's, as an operator would; its path."""
 
+    def documented(self) -> tuple[str, dict[str, str]] | None:
+        """What the docs call its engine, and what its place is called there and here; None for what no operator sees."""
+        return None
+
     def settle(self) -> None:
         """Let the storage count what was written."""
         return

@@ -47,6 +47,9 @@ class LvmPool(DevicePool):
         _fill(path, content)
         return path
 
+    def documented(self):
+        return "lvm", {"vg0": self.vg}
+
     def broken(self):
         return [
             ("no thin pool", self._renamed("lvrename", self.vg, self.thin_pool)),

@@ -78,6 +78,9 @@ class FilePool(DevicePool):
     def again(self) -> Backend:
         return FileBackend("tank", self.path)
 
+    def documented(self):
+        return "file", {"POOL": self.path}
+
     def put(self, name, content):
         path = os.path.join(self.path, name)
         with open(path, "xb") as file:

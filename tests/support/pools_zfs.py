@@ -55,6 +55,9 @@ class ZfsPool(DevicePool):
             os.fsync(file.fileno())
         return path
 
+    def documented(self):
+        return "zfs", {"tank/onelun": self.dataset}
+
     def settle(self):
         run("zpool", "sync", self.zpool)
 
