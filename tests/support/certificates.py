@@ -28,8 +28,10 @@ def openssl(*arguments: object) -> str:
     return done.stdout
 
 
-def dated(authority: Path, account: str, work: Path, *, begins_s: float, ends_s: float) -> Path:
-    """A certificate of `account` with its key, signed by the authority in that directory.
+def dated(
+    authority: Path, account: str, work: Path, *, begins_s: float, ends_s: float, host: str | None = None
+) -> Path:
+    """A certificate of `account` with its key, signed by the authority in that directory; of a broker, for its `host`.
 
     It begins and ends so many seconds from now; `work` is an empty directory, where it is made.
     """
@@ -38,6 +40,10 @@ def dated(authority: Path, account: str, work: Path, *, begins_s: float, ends_s:
     (work / "ca.cnf").write_text(_CA.format(work=work))
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", work / "key")
     openssl("req", "-new", *new, "-subj", f"/CN={account}", "-out", work / "request")
+    named: tuple[object, ...] = ()
+    if host is not None:
+        (work / "names").write_text(f"subjectAltName=DNS:{host}\n")
+        named = ("-extfile", work / "names")
     openssl(
         *("ca", "-batch", "-notext", "-config", work / "ca.cnf"),
         *("-cert", authority / "ca.pem", "-keyfile", authority / "ca.key"),
@@ -51,6 +57,7 @@ def dated(authority: Path, account: str, work: Path, *, begins_s: float, ends_s:
             "-out",
             work / "certificate",
         ),
+        *named,
     )
     made = work / f"{account}.pem"
     made.write_text((work / "certificate").read_text() + (work / "key").read_text())

@@ -67,13 +67,19 @@ def setup(
         address = broker_address or (f"{socket.getfqdn()}:5671" if tls or tls_passwords else "127.0.0.1:5672")
         where = parse_address(f"{'amqps' if tls or tls_passwords else 'amqp'}://user:password@{address}/")
         passwords: dict[str, str] = {}
+        node, authority = Broker(rabbitmqctl, vhost), None
         if tls:
             for grant in granted:
                 directory.check_certificate_may_replace(grant.user)
-            _certify(Authority(tls_dir), granted, where, names, tls_path)
+            authority = Authority(tls_dir)
+            authority.prepare([grant.user for grant in granted], [where.host, *names])
         else:
             passwords = {grant.user: directory.password_of(grant.user) for grant in granted}
-        users = asyncio.run(Broker(rabbitmqctl, vhost).set_up(granted, passwords))
+        # Before anything is made: what is made is told once.
+        asyncio.run(node.check())
+        if authority is not None:
+            _certify(authority, granted, where, names, tls_path)
+        users = asyncio.run(node.set_up(granted, passwords))
         for grant in granted:
             files = {"cafile": f"{tls_path}/ca.pem", "certfile": f"{tls_path}/{grant.user}.pem"} if tls else {}
             options = files if tls or tls_passwords else None
@@ -82,7 +88,13 @@ def setup(
             )
     except OnelunError as error:
         raise click.ClickException(error.sentence) from error
-    if "guest" in users:
+    if users.unnamed:
+        click.echo(
+            f"The broker also has {', '.join(users.unnamed)}: agents that are not named lose what concerns the others."
+            " Repeat with all names; `rabbitmqctl delete_user` removes one that is given up.",
+            err=True,
+        )
+    if users.guest:
         click.echo(
             "The user guest still exists and may do everything on the broker's own machine:"
             " remove it with `rabbitmqctl delete_user guest` when nothing else uses it.",
@@ -94,16 +106,22 @@ def _certify(authority: Authority, granted: Sequence[Grant], where: Address, nam
     """Make or renew the certificates, and tell what belongs where."""
     users = [grant.user for grant in granted]
     made = asyncio.run(authority.make(users, [where.host, *names]))
-    conf = authority.write_conf(rabbitmq_conf(where.port, _RABBITMQ))
+    conf, changed = authority.write_conf(rabbitmq_conf(where.port, _RABBITMQ))
     ca = authority.file_of(AUTHORITY)
     lines = [f"Made: {', '.join(authority.file_of(name) for name in made)}" if made else "Every certificate is good."]
-    if AUTHORITY in made or BROKER in made:
+    if changed or AUTHORITY in made or BROKER in made:
         lines += [
             "On the broker's machine:",
             f"  install -D -m 0640 -g rabbitmq -t {_RABBITMQ} {ca} {authority.file_of(BROKER)}",
-            f"  install -D -m 0644 {conf} /etc/rabbitmq/conf.d/onelun.conf",
-            "  rabbitmq-plugins enable rabbitmq_auth_mechanism_ssl && systemctl restart rabbitmq-server",
         ]
+        lines += (
+            [
+                f"  install -D -m 0644 {conf} /etc/rabbitmq/conf.d/onelun.conf",
+                "  rabbitmq-plugins enable rabbitmq_auth_mechanism_ssl && systemctl restart rabbitmq-server",
+            ]
+            if changed
+            else ["  rabbitmqctl eval 'ssl:clear_pem_cache().'   # or wait a few minutes; nothing needs a restart"]
+        )
     lines += [
         f"On the machine of {user}, into {path}, readable by who runs the role alone: {ca} {authority.file_of(user)}"
         for user in users

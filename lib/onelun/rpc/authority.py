@@ -88,12 +88,8 @@ class Authority:
         """Where the certificate of an account is, and of `broker` and `ca`."""
         return os.path.join(self.directory, f"{name}.pem")
 
-    async def make(self, accounts: Sequence[str], hosts: Sequence[str]) -> list[str]:
-        """Make what is missing, and anew what ends soon, and return the names of both: `ca`, `broker`, accounts.
-
-        `hosts` are the names and addresses by which the broker is reached. Repeating it changes nothing that is good.
-        Raises Rejected, before anything is changed, for a name that cannot be and for a file that is not this authority's.
-        """
+    def prepare(self, accounts: Sequence[str], hosts: Sequence[str]) -> list[str]:
+        """Make the directory, and return the hosts as a certificate has them. Raises Rejected for a name that cannot be."""
         names = [_checked_host(host) for host in hosts]
         for account in accounts:
             if account in (BROKER, AUTHORITY):
@@ -101,6 +97,15 @@ class Authority:
             if len(account) > _LONGEST_NAME:
                 raise Rejected(f"the user {account} is too long for a certificate, which takes {_LONGEST_NAME} letters")
         make_private_directory(self.directory)
+        return names
+
+    async def make(self, accounts: Sequence[str], hosts: Sequence[str]) -> list[str]:
+        """Make what is missing, and anew what ends soon, and return the names of both: `ca`, `broker`, accounts.
+
+        `hosts` are the names and addresses by which the broker is reached. Repeating it changes nothing that is good.
+        Raises Rejected, before anything is changed, for a name that cannot be and for a file that is not this authority's.
+        """
+        names = self.prepare(accounts, hosts)
         with self._alone() as draft:
             authority = await self._authority()
             found = {name: await self._own(name, authority) for name in (BROKER, *accounts)}
@@ -115,19 +120,22 @@ class Authority:
                     made.append(name)
         return made
 
-    def write_conf(self, text: str) -> str:
-        """Keep the lines for RabbitMQ beside the certificates; return the file's path. Raises Rejected for another's."""
+    def write_conf(self, text: str) -> tuple[str, bool]:
+        """Keep the lines for RabbitMQ beside the certificates; return the file's path, and whether it had others before.
+
+        Raises Rejected for a file that is another's.
+        """
         path = os.path.join(self.directory, "rabbitmq.conf")
         try:
             with open(path, encoding="utf-8") as file:
-                first = file.readline()
+                before = file.read()
         except FileNotFoundError:
-            first = text
+            before = ""
         except (OSError, ValueError) as error:
             raise Rejected(f"cannot read {path}: {error}") from error
-        if not first.startswith("# Made by `onelun broker setup"):
+        if before and not before.startswith("# Made by `onelun broker setup"):
             raise Rejected(f"{path} is not onelun's: move it away")
-        return write_private(path, text, 0o644)
+        return write_private(path, text, 0o644), text != before
 
     @contextmanager
     def _alone(self) -> Iterator[str]:

@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 from onelun import command
 from onelun.deadline import Deadline
-from onelun.errors import OnelunError, ProtocolError, Rejected
+from onelun.errors import CommandFailed, OnelunError, ProtocolError, Rejected
 from onelun.naming import checked_name
 
 EXCHANGE = "rocks.vm-manage"
 NONE = "^$"
+# sysexits.h, EX_UNAVAILABLE: what rabbitmqctl ends with when the node does not run.
+_UNAVAILABLE = 69
+_AGENTS = ("nas.", "compute.")
 REPLY_QUEUES = r"(amq\.gen-|rpc-).*"
 
 
@@ -117,6 +120,13 @@ def hashed(password: str, salt: bytes | None = None) -> str:
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
+class Users(NamedTuple):
+    """Who is at the broker after a setup: agents of an earlier one that this one did not name, and whether `guest` is."""
+
+    unnamed: list[str]
+    guest: bool
+
+
 class Broker:
     """A RabbitMQ node as its `rabbitmqctl` sees it."""
 
@@ -124,32 +134,49 @@ class Broker:
         self._rabbitmqctl = rabbitmqctl
         self._vhost = vhost
 
-    async def set_up(self, granted: Sequence[Grant], passwords: Mapping[str, str]) -> list[str]:
-        """Make exchange, users and permissions so, and return the names of all users. Repeating it succeeds.
+    async def check(self) -> None:
+        """Change nothing. Raises as `set_up` would when the node does not run, or its exchange is another."""
+        if other := _other_exchange(await self._export(), definitions([], {}, self._vhost)):
+            raise Rejected(other)
 
-        A user without a password logs in by a certificate.
+    async def set_up(self, granted: Sequence[Grant], passwords: Mapping[str, str]) -> Users:
+        """Make exchange, users and permissions so, and return who is there then. Repeating it succeeds.
 
-        Raises CommandFailed when the node cannot be told, Rejected when the exchange exists and is another.
+        A user without a password logs in by a certificate. Raises CommandFailed when the node cannot be told.
         """
         wanted = definitions(granted, passwords, self._vhost)
-        if (found := await self._export()) and (other := _other_exchange(found, wanted)):
-            raise Rejected(other)
-        await command.run(self._rabbitmqctl, "import_definitions", stdin=json.dumps(wanted).encode(), timeout_s=60)
+        await self._tell("import_definitions", stdin=json.dumps(wanted).encode())
         # The import goes on after the command has ended.
         deadline = Deadline.after(30)
         while missing := _missing(found := await self._export(), wanted):
             if deadline.over():
                 raise OnelunError(f"the broker has not taken over its {missing} within 30 s: see its log")
             await asyncio.sleep(0.2)
-        return [user["name"] for user in found["users"]]
+        here = {one["user"] for one in found["permissions"] if one["vhost"] == self._vhost}
+        agents = sorted(user for user in here if user.startswith(_AGENTS))
+        unnamed = [user for user in agents if user not in {grant.user for grant in granted}]
+        return Users(unnamed, guest=any(user["name"] == "guest" for user in found["users"]))
 
     async def _export(self) -> dict[str, Any]:
-        result = await command.run(self._rabbitmqctl, "-q", "export_definitions", "-", "--format", "json", timeout_s=60)
+        said = await self._tell("-q", "export_definitions", "-", "--format", "json")
         try:
-            found: dict[str, Any] = json.loads(result.stdout)
+            found: dict[str, Any] = json.loads(said)
         except ValueError as error:
-            raise ProtocolError(f"{self._rabbitmqctl} did not export JSON: {result.stdout[:100]!r}") from error
+            raise ProtocolError(f"{self._rabbitmqctl} did not export JSON: {said[:100]!r}") from error
         return found
+
+    async def _tell(self, *words: str, stdin: bytes | None = None) -> str:
+        try:
+            return (await command.run(self._rabbitmqctl, *words, stdin=stdin, timeout_s=60)).stdout
+        except CommandFailed as error:
+            if error.facts.get("status") != _UNAVAILABLE:
+                raise
+            # Its own words are a page about networks and cookies.
+            raise CommandFailed(
+                f"{self._rabbitmqctl} finds no RabbitMQ that runs on this machine: start it"
+                " (systemctl start rabbitmq-server), then repeat",
+                **error.facts,
+            ) from error
 
 
 def _other_exchange(found: dict[str, Any], wanted: dict[str, Any]) -> str | None:

@@ -189,10 +189,12 @@ async def test_a_name_that_no_certificate_can_have_is_refused_before_anything_is
 async def test_the_lines_for_rabbitmq_never_take_the_place_of_another_file(where: Path):
     authority = Authority(str(where))
     await authority.make([], ["one"])
-    path = authority.write_conf(rabbitmq_conf(5671, "/etc/rabbitmq/onelun"))
+    path, changed = authority.write_conf(rabbitmq_conf(5671, "/etc/rabbitmq/onelun"))
 
+    assert changed
     assert "listeners.ssl.default = 5671" in Path(path).read_text()
-    assert authority.write_conf(rabbitmq_conf(5672, "/etc/rabbitmq/onelun")) == path
+    assert authority.write_conf(rabbitmq_conf(5671, "/etc/rabbitmq/onelun")) == (path, False)
+    assert authority.write_conf(rabbitmq_conf(5672, "/etc/rabbitmq/onelun")) == (path, True)
     assert "listeners.ssl.default = 5672" in Path(path).read_text()
     Path(path).write_text("log.console = true\n")
     with pytest.raises(Rejected, match="is not onelun's: move it away"):

@@ -302,6 +302,27 @@ def test_passwords_that_a_cloud_has_for_tls_are_not_taken_away_unasked(cloud: Cl
     assert not (tmp_path / "tls").exists()
 
 
+def test_a_renewal_says_nothing_of_a_restart(tmp_path: Path, cloud: Cloud):
+    where = ["--tls-dir", str(tmp_path), "--url-dir", str(tmp_path / "urls"), "--nas", "nas1"]
+    tool = ["--rabbitmqctl", cloud.node.rabbitmqctl_path, "--broker-address", cloud.node.host_port]
+    first = CliRunner().invoke(command, ["setup", "--tls", *where, *tool])
+    shutil.copy(dated_broker(tmp_path), tmp_path / "broker.pem")
+
+    again = CliRunner().invoke(command, ["setup", "--tls", *where, *tool])
+
+    assert "systemctl restart rabbitmq-server" in first.output
+    assert f"Made: {tmp_path}/broker.pem\n" in again.output, again.output
+    assert "ssl:clear_pem_cache()" in again.output
+    assert "systemctl restart" not in again.output
+
+
+def dated_broker(authority: Path) -> Path:
+    """A certificate of the broker's that ends in a week."""
+    work = authority / "work"
+    work.mkdir()
+    return dated(authority, "broker", work, begins_s=-DAY_S, ends_s=7 * DAY_S)
+
+
 async def test_a_certificate_of_the_broker_that_is_renewed_counts_without_a_restart(cloud: Cloud):
     made, node = cloud.made, Path(cloud.node.node.directory)
     in_two_years = Authority(str(made), lambda: time.time() + 700 * DAY_S)
