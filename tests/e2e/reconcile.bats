@@ -266,12 +266,12 @@ migration() {
 	heals --images
 	[ ! -e "$(volume_file one-9)" ]
 
-	# As docs/operations.md has it.
+	# As docs/reconcile.md has it.
 	is "${IMAGES[@]}" 'image 9 SOURCE=nas1/tank/one-9 REGTIME=1700000000' "$VM"
 	differs 1 'volume missing' nas1/tank/one-9
 	local uuid pool=$ONELUN_SANDBOX/hosts/nas1/pool
 	uuid=$(grep -oE '[0-9a-f]{8}-[0-9a-f-]{27}' <<<"$output")
-	mv "$pool/.trash-$uuid" "$pool/one-9"
+	mv -T "$pool/.trash-$uuid" "$pool/one-9"
 	reconcile 0
 	ds 0 rm 9 64 SOURCE=nas1/tank/one-9
 }
