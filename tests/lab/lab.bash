@@ -70,6 +70,7 @@ ask() { on front onelun ask "$@" </dev/null; }
 address() {
 	case $1 in
 	front) echo "198.18.$LAB.1" ;;
+	one) echo "198.18.$LAB.2" ;;
 	nas1) echo "198.18.$LAB.11" ;;
 	node1) echo "198.18.$LAB.21" ;;
 	node2) echo "198.18.$LAB.22" ;;

@@ -8,11 +8,11 @@ writer() {
 	on "$host" python3 /checkout/tests/lab/writer.py "$@"
 }
 
-# write_on HOST DEVICE NAME [WRITERS]: in the background, until stop_writer; what is durable is told in the file acknowledged/NAME.
+# write_on HOST DEVICE NAME [WRITERS]: in the background, until stop_writer, for 600 s at most or LIMIT; what is durable is told in the file acknowledged/NAME.
 write_on() {
 	mkdir -p "$BATS_TEST_TMPDIR/acknowledged"
 	# Not by `on`, so that the process is known.
-	PYTHONPATH=$CHECKOUT:$CHECKOUT/lib "$CHECKOUT/.venv/bin/python" -m tests.support.lab exec --id "$LAB" --limit 600 "$1" \
+	PYTHONPATH=$CHECKOUT:$CHECKOUT/lib "$CHECKOUT/.venv/bin/python" -m tests.support.lab exec --id "$LAB" --limit "${LIMIT:-600}" "$1" \
 		python3 /checkout/tests/lab/writer.py write "$2" "$3" "/run/stop-$3" "${4:-1}" </dev/null \
 		>"$BATS_TEST_TMPDIR/acknowledged/$3" 2>"$BATS_TEST_TMPDIR/$3.err" 3>&- &
 	WRITER=$!

@@ -27,7 +27,7 @@ PACKAGES = (
     # storage on a host
     *("open-iscsi", "lsscsi", "sg3-utils"),
     # the packages of a front-end that docs/install.md names: guests reach no package source
-    *("bzip2", "xorriso", "xz-utils", "zstd"),
+    *("bzip2", "openssl", "rabbitmq-server", "xorriso", "xz-utils", "zstd"),
     # what tests do with volumes
     *("e2fsprogs", "fio", "libiscsi-bin", "qemu-block-extra", "qemu-utils", "xfsprogs"),
 )
