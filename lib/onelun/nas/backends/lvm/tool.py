@@ -52,7 +52,7 @@ class Lvm:
         Raises as `change` does, and ProtocolError.
         """
         argv = (tool, "--reportformat", "json", "--units", "b", "--nosuffix", "-o", columns, *names)
-        result = await self._tried(*argv, timeout_s=_REPORT_S)
+        result = await _tried(lambda: command.run(*argv, timeout_s=_REPORT_S, check=False))
         if result.status != 0:
             raise self._meaning(tool, result)
         try:
@@ -70,11 +70,11 @@ class Lvm:
 
         Raises NotFound, Busy, OutOfSpace as LVM's message means it, else CommandFailed.
         """
-        result = await self._tried(tool, *_SETTINGS, "--yes", *argv, timeout_s=_CHANGE_S)
+        result = await self._changed(tool, *argv)
         if result.status != 0 and _IN_USE.search(result.stderr):
             # udev and what it starts open a device for a moment after each change.
             await self.settle()
-            result = await self._tried(tool, *_SETTINGS, "--yes", *argv, timeout_s=_CHANGE_S)
+            result = await self._changed(tool, *argv)
         if result.status != 0:
             raise self._meaning(tool, result)
 
@@ -100,12 +100,8 @@ class Lvm:
         running.add_done_callback(lambda _: self._changing.release())
         return await to_its_end(running)
 
-    async def _tried(self, *argv: str, timeout_s: float) -> command.Result:
-        for left in reversed(range(_TRIES)):
-            result = await command.run(*argv, timeout_s=timeout_s, check=False)
-            if result.status != _SEGMENTATION_FAULT or not left:
-                break
-        return result
+    async def _changed(self, tool: str, *argv: str) -> command.Result:
+        return await _tried(lambda: command.run(tool, *_SETTINGS, "--yes", *argv, timeout_s=_CHANGE_S, check=False))
 
     def _meaning(self, tool: str, result: command.Result) -> OnelunError:
         said = result.failure(tool)
@@ -123,6 +119,14 @@ class Lvm:
         if _ABSENT.search(result.stderr):
             return NotFound(f"pool {self.pool} has no such volume any more: {said}", pool=self.pool)
         return CommandFailed(f"pool {self.pool}: {said}", command=tool, status=result.status)
+
+
+async def _tried(attempt: Callable[[], Awaitable[command.Result]]) -> command.Result:
+    for left in reversed(range(_TRIES)):
+        result = await attempt()
+        if result.status != _SEGMENTATION_FAULT or not left:
+            break
+    return result
 
 
 class Shared(Generic[_Result]):
