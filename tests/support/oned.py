@@ -136,12 +136,12 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(directory: Path, release: str = "7.5") -> Iterator[tuple[Oned, str]]:
-    """A oned that listens, and the path of the session file of its user."""
+def serving(directory: Path, release: str = "7.5", port: int = 0) -> Iterator[tuple[Oned, str]]:
+    """A oned that listens, at any port unless told, and the path of the session file of its user."""
     oned = Oned(release)
     auth = directory / "one_auth"
     auth.write_text(f"{oned.session}\n")
-    with _Server(("127.0.0.1", 0), _Handler) as server:
+    with _Server(("127.0.0.1", port), _Handler) as server:
         server.oned = oned
         oned.url = f"http://127.0.0.1:{server.server_port}/RPC2"
         thread = threading.Thread(target=server.serve_forever)

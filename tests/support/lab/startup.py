@@ -19,11 +19,15 @@ from tests.support.lab.guests import start, wait
 from tests.support.lab.machine import Guest, Say, machine
 from tests.support.lab.place import NAS, NODES, ONE, Lab, LabError
 from tests.support.lab.roles import compute_settings, configure, configure_front, frontend_settings, nas_settings
+from tests.support.lab.shell import front
 from tests.support.lab.teardown import down
 from tests.support.sandbox.processes import look, run, wait_until
+from tests.support.sandbox.roles import Settings, make_faults
 
 DISK = "16G"
 UPPER = "4G"
+# Where a guest's agent looks for faults, when it is to have some.
+FAULTS = "/run/lab/faults"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Variant:
     """How a lab may be: the engine of the NAS's pool (lvm, zfs), its exporter (lio, tgt), [limits].
 
     `bare` has no onelun; in a `clean` one no guest has anything of it, and a front-end is a guest as well.
+    With `faults` its roles let in what is planned: in the directory FAULTS of a guest, and in `faults` of the lab's for the
+    frontend, whose settings `frontend` are otherwise than usual.
     """
 
     engine: str = "lvm"
@@ -39,17 +45,20 @@ class Variant:
     memory_mib: int = 512
     limits: Mapping[str, float] = field(default_factory=dict)
     clean: bool = False
+    faults: bool = False
+    frontend: Mapping[str, object] = field(default_factory=dict)
 
     def guests(self, lab: Lab) -> list[Guest]:
         """nas1 and the nodes, and `one` where a front-end is installed."""
         clean = {"clean": "1"} if self.clean else {}
+        faults = {"faults": FAULTS} if self.faults else {}
         services = {"services": "tgtd"} if self.exporter == "tgt" else {}
         kind, more = ("qemu", 256) if self.engine == "zfs" else ("uml", 0)
         nas = Guest(
             *(lab, NAS, kind, self.memory_mib + more),
             disks=(lab.path("disks", "nas1-data"),),
             upper=lab.path("disks", "nas1"),
-            settings=services | clean,
+            settings=services | clean | faults,
         )
         nodes = [
             Guest(
@@ -58,7 +67,7 @@ class Variant:
                 "uml",
                 self.memory_mib,
                 upper=lab.path("disks", name),
-                settings={"services": "iscsid"} | clean,
+                settings={"services": "iscsid"} | clean | faults,
             )
             for name in NODES
         ]
@@ -158,13 +167,16 @@ def _build(lab: Lab, variant: Variant, root: str, say: Say) -> None:
     say("broker answers")
     if variant.clean:
         return
-    limits = {"limits": dict(variant.limits)}
-    nas = {"broker": {"url": users[f"nas.{NAS}"]}, **limits, "nas": nas_settings(lab, variant.engine, variant.exporter)}
+    if variant.faults:
+        make_faults(front(lab))
+    common: Settings = {"faults": variant.faults, "limits": dict(variant.limits)}
+    nas = {**common, "broker": {"url": users[f"nas.{NAS}"]}, "nas": nas_settings(lab, variant.engine, variant.exporter)}
     configure(lab, NAS, nas)
     for node in NODES:
         compute = compute_settings(lab, node)
-        configure(lab, node, {"broker": {"url": users[f"compute.{node}"]}, **limits, "compute": compute})
-    configure_front(lab, {"broker": {"url": users["frontend"]}, **limits, "frontend": frontend_settings(lab)})
+        configure(lab, node, {**common, "broker": {"url": users[f"compute.{node}"]}, "compute": compute})
+    frontend = frontend_settings(lab) | dict(variant.frontend)
+    configure_front(lab, {**common, "broker": {"url": users["frontend"]}, "frontend": frontend})
     record.write(lab, url=users["frontend"])
     for host in (NAS, *NODES):
         start_agent(lab, host)

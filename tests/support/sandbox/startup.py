@@ -177,13 +177,13 @@ def wait_for_role(place: Place, role: str) -> None:
             present: Callable[[], bool] = partial(presence.has, role)
             if role in ("frontend", "tgtd"):
                 path = place.frontend_socket if role == "frontend" else tgt_control(place)
-                present = partial(_listens, path)
+                present = partial(listens, path)
             wait_until(present, f"{role} should answer", 90, needs=recorded(place, role))
     except SandboxError as error:
         raise SandboxError(f"{error}; its log ends with: {_last_words(place, role)}") from error
 
 
-def _listens(path: str) -> bool:
+def listens(path: str) -> bool:
     """Whether somebody listens there; a socket's name is there a moment before."""
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(path) == 0
