@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.recorded.backupstore import Backupstore
+from tests.recorded.faulted import Faulted
 from tests.support import recorded
 from tests.support.observed import MIB, State, Unreadable, content_of, observe
 from tests.support.oned import Oned
@@ -75,11 +76,12 @@ Step = Image | Scribble | Kept | Ran | str
 
 def written(image: int) -> str:
     """The sum of what is in an image that is not empty."""
-    return content_of(bytes(MIB) + _drawn(Scribble(f"one-{image}", draft=0)))
+    return content_of(bytes(MIB) + drawn(Scribble(f"one-{image}", draft=0)))
 
 
 @cache
-def _drawn(scribble: Scribble) -> bytes:
+def drawn(scribble: Scribble) -> bytes:
+    """What it writes, at 1 MiB."""
     return random.Random(f"{scribble.volume} {scribble.draft}").randbytes(2 * MIB)
 
 
@@ -100,6 +102,7 @@ class Cloud:
     def __init__(self, place: Place, oned: Oned, backups: Backupstore) -> None:
         self.place = place
         self.oned = oned
+        self.faulted = Faulted(place)
         self._backups = backups
         self._regtimes = dict(_regtimes())
         for name in ("images", "vms/0"):
@@ -198,7 +201,7 @@ class Cloud:
     def _scribble(self, scribble: Scribble) -> None:
         with open(Path(self.place.pool, scribble.volume, "data"), "r+b") as data:
             data.seek(MIB)
-            data.write(_drawn(scribble))
+            data.write(drawn(scribble))
 
     def state(self) -> State:
         """What is there now."""

@@ -136,7 +136,7 @@ def observe(place: Place) -> State:
     devices, entries = set(), {}
     for host in (*NODES, "frontend"):
         root = Path(place.datastores if host == "frontend" else place.host_datastores(host))
-        entries |= {(host, name): value for name, value in _entries(root, place.frontend_uid)}
+        entries |= {(host, name): value for name, value in entries_of(root, place.frontend_uid)}
     for host in NODES:
         devices |= {(name, host) for name in _devices(place, host)}
     inside = [path for name in volumes for path in Path(pool, name).iterdir()]
@@ -214,7 +214,8 @@ def _devices(place: Place, host: str) -> list[str]:
     return found
 
 
-def _entries(root: Path, owner: int) -> list[tuple[str, str]]:
+def entries_of(root: Path, owner: int) -> list[tuple[str, str]]:
+    """What is in the directories of VMs, and what it is."""
     found = []
     for path in sorted(root.glob("*/*/**/*")) + sorted(root.glob("*/*")):
         value = f"-> {os.readlink(path)}" if path.is_symlink() else "directory" if path.is_dir() else _file(path)

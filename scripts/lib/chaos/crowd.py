@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from scripts.lib.chaos.trial import DEADLINE_S, RECONCILE_S, Result, Said, UnpreparedError, Verdict, left_over, revive
+from scripts.lib.chaos.trial import DEADLINE_S, RECONCILE_S, Result, Said, UnpreparedError, Verdict, left_over
 from tests.recorded.cloud import Cloud, Image
 from tests.recorded.row import ONE, PROLOG
 from tests.support.observed import State, Unreadable
@@ -30,7 +30,7 @@ def crowd(cloud: Cloud) -> Result:
     except (AssertionError, Unreadable) as error:
         raise UnpreparedError(str(error)) from error
     expected, calls, started = _expected(before), _calls(cloud), time.monotonic()
-    said = _run(cloud, calls, lambda: revive(cloud.place, "frontend"))
+    said = _run(cloud, calls, lambda: cloud.faulted.revive("frontend"))
     verdict, why = _repeated(cloud, calls, said, expected)
     return Result(
         FIFTY,

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from scripts.lib.chaos.trial import DEADLINE_S, Result, Said, judged, prepared, revive
+from scripts.lib.chaos.trial import DEADLINE_S, Result, Said, judged, prepared
 from tests.recorded.acting import call_of
 from tests.recorded.cloud import Cloud
+from tests.recorded.faulted import Faulted
 from tests.recorded.row import Action
 from tests.support.sandbox.broker import restart_broker
 from tests.support.sandbox.place import NAS, Place
@@ -134,7 +135,7 @@ SCENARIOS = (
     Scenario("the NAS agent is restarted", lambda place: restart(place, NAS)),
     Scenario("a host's agent is restarted", lambda place: restart(place, "node1")),
     Scenario("the frontend is restarted", lambda place: restart(place, "frontend")),
-    Scenario("tgtd is killed, and starts again", lambda place: revive(place, "tgtd")),
+    Scenario("tgtd is killed, and starts again", lambda place: Faulted(place).revive("tgtd")),
     Scenario("the catalogue is lost", _lose_catalogue(os.unlink)),
     Scenario("the catalogue is cut off", _lose_catalogue(_truncate)),
     Scenario("the disk below the catalogue is full", _fill, _empty, ended=True),

@@ -16,10 +16,13 @@ _OF_MESSAGES = ("drop", "twice", "late")
 _LATE_S = 4.0
 # A row, its script, and a plan.
 Trial = tuple[str, str, Plan]
+Named = Sequence[str]
 
 
-def trials(passes: Mapping[str, Sequence[Pass]], faults: Iterable[Fault], point: str = "") -> list[Trial]:
+def trials(passes: Mapping[str, Sequence[Pass]], faults: Iterable[Fault], named: Named = ()) -> list[Trial]:
     """What to try, as row, script and plan: each pair of script and point once for each fault and side.
+
+    `named` limits it to points that have one of these in their name.
 
     Those come first whose point has not been tried in any script, so that a run that is ended early has seen most.
     """
@@ -29,7 +32,7 @@ def trials(passes: Mapping[str, Sequence[Pass]], faults: Iterable[Fault], point:
     old: list[Trial] = []
     for row, of_row in passes.items():
         script = script_of(row)
-        for plan in _plans([found for found in of_row if point in found[1]], faults):
+        for plan in _plans([found for found in of_row if is_named(found[1], named)], faults):
             what = _what(plan)
             if (script, *what) in seen:
                 continue
@@ -37,6 +40,11 @@ def trials(passes: Mapping[str, Sequence[Pass]], faults: Iterable[Fault], point:
             (old if what in known else new).append((row, script, plan))
             known.add(what)
     return new + old
+
+
+def is_named(name: str, words: Named) -> bool:
+    """Whether the name has one of the words in it; with no words, always."""
+    return not words or any(word in name for word in words)
 
 
 def spread(wanted: Sequence[Trial], most: int) -> list[Trial]:
@@ -61,7 +69,7 @@ def spread(wanted: Sequence[Trial], most: int) -> list[Trial]:
 
 def _what(plan: Plan) -> tuple[str, ...]:
     """What is tried, whichever script it is in and whichever of the hosts."""
-    return ("compute" if plan.role in NODES else plan.role, plan.point, plan.action, plan.side)
+    return ("compute" if plan.role in NODES else plan.role, plan.point, plan.action, plan.side, str(plan.nth))
 
 
 def script_of(row: str) -> str:
@@ -70,10 +78,15 @@ def script_of(row: str) -> str:
 
 
 def _plans(passes: Iterable[Pass], faults: Iterable[Fault]) -> Iterator[Plan]:
-    """Who dies before a step dies as after the one before it; so deaths come after steps, and before the first."""
+    """Who dies before a step dies as after the one before it; so deaths come after steps, and before the first.
+
+    A step that is there several times is one each time.
+    """
     for fault in faults:
         first: set[str] = set()
+        counted: Counter[Pass] = Counter()
         for role, point in passes:
+            counted[role, point] += 1
             # All of an action is no step that could fail or hang by itself; what it does has its own points.
             if point == "frontend.server/action" and fault != "die":
                 continue
@@ -82,4 +95,5 @@ def _plans(passes: Iterable[Pass], faults: Iterable[Fault]) -> Iterator[Plan]:
             sides: tuple[Side, ...] = ("after",) if fault == "die" and role in first else ("before", "after")
             first.add(role)
             for side in sides if fault in ("die", "fail") else sides[:1]:
-                yield Plan(point, fault, side, role, seconds=_LATE_S if fault == "late" else 3600.0)
+                seconds = _LATE_S if fault == "late" else 3600.0
+                yield Plan(point, fault, side, role, counted[role, point], seconds)

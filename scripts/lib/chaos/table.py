@@ -31,20 +31,20 @@ class Tally:
     def begin(self, wanted: int) -> None:
         """The undisturbed runs are over: so many trials are to come."""
         self._wanted = wanted
-        self._say(f"{wanted} trials")
+        self.say(f"{wanted} trials")
 
     def add(self, result: Result) -> None:
         """Count a result; what must not be is told at once."""
         self.results.append(result)
         if result.bad:
-            self._say(_told(result))
+            self.say(_told(result))
         elif len(self.results) % _EVERY == 0:
-            self._say(f"{len(self.results)} of {self._wanted} trials, {len(self.bad)} of them bad")
+            self.say(f"{len(self.results)} of {self._wanted} trials, {len(self.bad)} of them bad")
 
     def trouble(self, sentence: str) -> None:
         """Something else than a trial went wrong."""
         self.troubles.append(sentence)
-        self._say(sentence)
+        self.say(sentence)
 
     def show(self) -> None:
         """Print one row a kind of fault, and all again that must not be."""
@@ -55,20 +55,22 @@ class Tally:
             self._console.print(sentence)
         self._console.print(table)
         missed = sum(result.verdict is Verdict.MISSED for result in self.results)
-        self._say(
+        self.say(
             f"{len(self.results) - missed} trials at {len({result.plan.point for result in self.results})} points;"
             f" {missed} more came to nothing, {self._wanted - len(self.results)} were not begun"
         )
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A line, with the time."""
         self._console.print(f"{time.monotonic() - self._began:5.0f} s  {text}")
 
 
 def _told(result: Result) -> str:
     plan = result.plan
     words = [str(result.verdict), *["late"] * result.late, *["unclear"] * result.unclear]
+    often = f" ({plan.nth})" if plan.nth > 1 else ""
     return (
-        f"{result.action}: {result.what} {plan.side} {plan.point} in {plan.role}: {', '.join(words)}\n"
+        f"{result.action}: {result.what} {plan.side} {plan.point}{often} in {plan.role}: {', '.join(words)}\n"
         f"         said: {result.said[-500:]}\n         {result.why[:900]}"
     )
 

@@ -13,11 +13,8 @@ from tests.recorded.acting import prepared as prepared_once
 from tests.recorded.cloud import Cloud
 from tests.recorded.row import Action
 from tests.support.observed import State, Unreadable
-from tests.support.sandbox.place import NODES, Place
-from tests.support.sandbox.processes import members, recorded
-from tests.support.sandbox.startup import restart
 
-from onelun.faults.plan import Plan, arm, disarm, fired
+from onelun.faults.plan import Plan
 
 # Whatever happens, an action has ended by its own limit and what giving up may take. Far less than DEADLINE_S, which is for
 # machines that do other work: a verdict must not depend on their speed.
@@ -34,7 +31,6 @@ LIMITS = {
 DEADLINE_S = 150.0
 # How long the agents may take to tidy up by themselves what a repeat has left.
 RECONCILE_S = 150.0
-_DATA_PATH = ("qemu-storage-da", "nbdfuse", "sleep")
 # Lines of a driver's log, which stand beside the error in the newer releases.
 _LOG = re.compile(r"^(?:INFO|DEBUG|WARN)\b")
 
@@ -116,13 +112,12 @@ def given_back(cloud: Cloud) -> None:
 def attempt(cloud: Cloud, action: Action, plan: Plan) -> Result:
     """Do the trial. The sandbox is to be given back afterwards, or given up when that fails."""
     expected = prepared(cloud, action)
-    faults = cloud.place.path("faults")
     started = time.monotonic()
-    arm(faults, plan)
+    cloud.faulted.arm(plan)
     try:
         first, met = _with_fault(cloud, action, plan)
     finally:
-        disarm(faults)
+        cloud.faulted.disarm()
     if not met:
         return Result(action.id, plan, Verdict.MISSED, time.monotonic() - started)
     return judged(cloud, action, plan, expected, first, started)
@@ -148,32 +143,24 @@ def judged(
 
 def _with_fault(cloud: Cloud, action: Action, plan: Plan) -> tuple[Said, bool]:
     """Run the action while the fault is planned; what it said, and whether the fault came."""
-    faults = cloud.place.path("faults")
     again = plan.action != "die"
     with cloud.begin(call_of(cloud, action)) as stub:
         try:
             end = time.monotonic() + DEADLINE_S
             while stub.poll() is None and time.monotonic() < end:
-                if not again and fired(faults):
-                    revive(cloud.place, plan.role)
+                if not again and cloud.faulted.fell():
+                    cloud.faulted.revive(plan.role)
                     again = True
                 time.sleep(0.02)
             late = stub.poll() is None
         finally:
             stub.kill()
         _, stderr = stub.communicate()
-    met = fired(faults)
+    met = cloud.faulted.met()
     if met and (not again or plan.action == "hang"):
         # One that hangs is started again by whoever watches it; one that died with its last word too.
-        revive(cloud.place, plan.role)
+        cloud.faulted.revive(plan.role)
     return Said(None if late else stub.returncode, stderr.decode(errors="replace")), met
-
-
-def revive(place: Place, role: str) -> None:
-    """Start a role again that died or hangs."""
-    if process := recorded(place, role):
-        process.kill()
-    restart(place, role)
 
 
 def repeated(cloud: Cloud, action: Action, expected: State, first: Said) -> tuple[Verdict, str]:
@@ -215,11 +202,4 @@ def left_over(cloud: Cloud, expected: State) -> str:
     except (OSError, Unreadable) as error:
         # Something went while it was looked at, or a device is dead: another look tells.
         return f"missing: {error}"
-    lines = difference(found, expected)
-    running = [process.name for process in members(cloud.place) if process.name in _DATA_PATH]
-    # Each disk has a session and a file; each host has one process that holds its namespaces.
-    wanted = {"qemu-storage-da": len(found.devices), "nbdfuse": len(found.devices), "sleep": 1 + len(NODES)}
-    for name, number in wanted.items():
-        if running.count(name) != number:
-            lines += f"\nprocesses: {running.count(name)} of {name} for {number}"
-    return lines.strip()
+    return (difference(found, expected) + cloud.faulted.stray(found)).strip()

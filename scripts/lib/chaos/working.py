@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import Queue
+from typing import Any, Protocol
 
 from scripts.lib.chaos.crowd import CROWD, crowd
 from scripts.lib.chaos.scenarios import BY_KIND, live_through
 from scripts.lib.chaos.trial import LIMITS, Result, UnpreparedError, Verdict, attempt, given_back
 from tests.recorded.cloud import Cloud
 from tests.recorded.passing import Pass, passed
+from tests.recorded.row import Action
 from tests.recorded.sandboxes import Sandboxes
 from tests.recorded.table import ACTIONS
 from tests.support.observed import Unreadable
@@ -63,18 +65,37 @@ Job = Trace | Try | Live
 Answer = Traced | Result
 
 
+class Standing(Protocol):
+    """Where trials are done, as Sandboxes is."""
+
+    def cloud(self) -> Cloud:
+        """The one that stands."""
+
+    def end(self) -> None:
+        """Give it up."""
+
+
 class Worker:
     """Does jobs in one sandbox after the other, as long as each can be given back."""
 
-    def __init__(self) -> None:
-        self.sandboxes = Sandboxes(LIMITS, Variant(faults=True, warm=True, state_mb=STATE_MB))
+    def __init__(
+        self, sandboxes: Standing, passed: Callable[[Any, Action], Iterable[Pass]] = passed, *, strict: bool = False
+    ) -> None:
+        """`passed` tells which steps there are; a `strict` one counts what cannot be given back as leaked."""
+        self.sandboxes = sandboxes
+        self._steps = passed
+        self._strict = strict
 
     def do(self, job: Job) -> Answer:
         """What a job showed."""
         try:
-            return self._done(job)
-        finally:
+            answer = self._done(job)
+        except BaseException:
             self._reset()
+            raise
+        if (trouble := self._reset()) and self._strict and isinstance(answer, Result) and not answer.bad:
+            return replace(answer, verdict=Verdict.LEAKED, why=f"all could not be given back: {trouble}")
+        return answer
 
     def _done(self, job: Job) -> Answer:
         match job:
@@ -91,10 +112,10 @@ class Worker:
     def _passed(self, action: str) -> tuple[Pass, ...]:
         """The steps of a row; on a slow machine it may take a second try."""
         try:
-            return tuple(passed(self.sandboxes.cloud(), BY_ID[action]))
+            return tuple(self._steps(self.sandboxes.cloud(), BY_ID[action]))
         except (AssertionError, Unreadable):
             self._reset()
-            return tuple(passed(self.sandboxes.cloud(), BY_ID[action]))
+            return tuple(self._steps(self.sandboxes.cloud(), BY_ID[action]))
 
     def _judged(self, action: str, plan: Plan, trial: Callable[[Cloud], Result], kind: str = "") -> Result:
         try:
@@ -109,11 +130,14 @@ class Worker:
             keep_logs(self.sandboxes.cloud(), result)
         return result
 
-    def _reset(self) -> None:
+    def _reset(self) -> str:
+        """Give all back; why that fails."""
         try:
             given_back(self.sandboxes.cloud())
-        except Exception:  # noqa: BLE001 - what comes after is not to fail for it: the trial has been judged
+        except Exception as error:  # noqa: BLE001 - what comes after is not to fail for it
             self.sandboxes.end()
+            return str(error) or repr(error)
+        return ""
 
 
 def keep_logs(cloud: Cloud, result: Result) -> None:
@@ -123,26 +147,40 @@ def keep_logs(cloud: Cloud, result: Result) -> None:
         with open(f"{directory}/{name}", "w") as kept:
             kept.write(f"{result}\n")
             for role in ("frontend", "nas1", "node1", "node2"):
-                with open(cloud.place.log(role), errors="replace") as log:
-                    kept.write(f"\n== {role}\n{''.join(log.readlines()[-80:])}")
+                kept.write("\n".join([f"\n== {role}", *cloud.faulted.log(role).splitlines()[-80:]]))
 
 
 def work(jobs: Queue[Job | None], answers: Queue[Answer | None]) -> None:
     """Do jobs until there are no more. An interrupt ends the sandbox before the process."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.default_int_handler)
-    worker = Worker()
+    begin_work()
+    worker = Worker(Sandboxes(LIMITS, Variant(faults=True, warm=True, state_mb=STATE_MB)))
     try:
         while (job := jobs.get()) is not None:
-            try:
-                answers.put(worker.do(job))
-            except Exception:  # noqa: BLE001 - as above
-                answers.put(Traced(job.action, trouble=traceback.format_exc(limit=-3)))
-                worker.sandboxes.end()
+            answers.put(served(worker, job))
     except KeyboardInterrupt:
         pass
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        end_work(worker.sandboxes.end, answers)
+
+
+def served(worker: Worker, job: Job) -> Answer:
+    """What a job showed, or why it could not be done."""
+    try:
+        return worker.do(job)
+    except Exception:  # noqa: BLE001 - as above
         worker.sandboxes.end()
-        answers.put(None)
+        return Traced(job.action, trouble=traceback.format_exc(limit=-3))
+
+
+def begin_work() -> None:
+    """Have what would end this process interrupt it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+def end_work(end: Callable[[], None], answers: Queue[Answer | None]) -> None:
+    """End what the work was done in, whatever comes meanwhile, and say so."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    end()
+    answers.put(None)

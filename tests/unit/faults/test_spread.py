@@ -40,3 +40,18 @@ def test_with_no_limit_all_are_kept_once():
     kept = spread(wanted, 99)
 
     assert sorted(map(repr, kept)) == sorted(map(repr, wanted))
+
+
+def test_a_step_that_is_taken_several_times_is_a_trial_each_time():
+    passes = {"tm.ln": [("nas1", "a/run"), ("nas1", "a/run"), ("node1", "a/run"), ("nas1", "a/run")]}
+
+    wanted = trials(passes, ["die"])
+
+    assert [(plan.role, plan.side, plan.nth) for _, _, plan in wanted] == [
+        ("nas1", "before", 1),
+        ("nas1", "after", 1),
+        ("nas1", "after", 2),
+        ("node1", "before", 1),
+        ("node1", "after", 1),
+        ("nas1", "after", 3),
+    ]
