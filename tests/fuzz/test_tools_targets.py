@@ -19,6 +19,7 @@ from tests.support.mutation import HOSTILE, as_bytes, blobs, lines_of, texts
 from tests.support.sysfs import RECORDED, build
 from tests.unit.nas.exporters.tgt.test_listing import IQN, SHOWN
 
+from onelun.calls import Calls
 from onelun.compute.connectors import login
 from onelun.compute.connectors.base import Export
 from onelun.compute.connectors.iscsi.admin import Iscsiadm
@@ -175,6 +176,17 @@ SAID = (
 STATUSES = st.sampled_from([0, 0, 0, 0, 1, 5, 8, 15, 20, 21, 24, 255, -9])
 
 
+class Saying(Calls):
+    """What a call brings."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    async def make(self, program: str, *args: str, timeout_s: float, called: str) -> str:
+        return self._text
+
+
 @attacks("tools", texts(SAID), STATUSES)
 def test_a_disk_that_is_asked_who_it_is(loop: Loop, tools, portal: Portal, tree: Path, text: str, status: int) -> None:
     tools.say(text, text, status)
@@ -183,7 +195,7 @@ def test_a_disk_that_is_asked_who_it_is(loop: Loop, tools, portal: Portal, tree:
     disk = sysfs.disks(sysfs.sessions()[0])[1]
 
     refusable(loop, login.identify(export))
-    refusable(loop, Disks(sysfs).verify(disk, export))
+    refusable(loop, Disks(sysfs, Saying(text)).verify(disk, export))
     refusable(loop, loops.attach("/nowhere", readonly=False))
     if status != 6:
         admin = Iscsiadm(lock="/nowhere")

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 # Steps of engines whose kernel a guest has.
-ENGINES = ("nas.backends.lvm.*", "nas.exporters.lio.*", "compute.connectors.iscsi.*", "rpc.*/grow_dev")
+ENGINES = (
+    "nas.backends.lvm.*",
+    "nas.exporters.lio.*",
+    "compute.connectors.iscsi.*",
+    "compute.devices._flushed/call",
+    "calls._started/pipe",
+    "rpc.*/grow_dev",
+)
+
 UNPASSED: dict[str, tuple[str, ...]] = {
     "other engines: scripts/chaos --lab": ENGINES,
     "ZFS, which only an emulated guest has: tests/contract/test_zfs_backend.py": ("nas.backends.zfs.*",),

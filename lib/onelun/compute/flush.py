@@ -1,6 +1,7 @@
 """Make the last writes to a block device durable, as a program: `python flush.py DEVICE`. Its status is an errno, or 0.
 
-It is a process of its own because both calls wait in the kernel, uninterruptibly, while the path to the NAS is dead.
+It is a process of its own, or one of `calls.Calls`, because both calls wait in the kernel, uninterruptibly, while the path to
+the NAS is dead.
 O_EXCL finds whoever holds the device in any mount namespace (open(2)).
 """
 
@@ -8,10 +9,20 @@ import os
 import sys
 
 
-def main() -> None:
-    """Open, flush, end; the kernel closes."""
+def call(device: str) -> str:
+    """Open, flush, close. Raises OSError; returns nothing that tells more."""
+    descriptor = os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
     try:
-        os.fsync(os.open(sys.argv[1], os.O_RDONLY | os.O_EXCL))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def main() -> None:
+    """Flush that device, and end."""
+    try:
+        call(sys.argv[1])
     except OSError as error:
         sys.exit(error.errno)
 

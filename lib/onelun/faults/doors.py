@@ -21,9 +21,14 @@ ELSEWHERE: tuple[str, ...] = (
     "nas.backends.memory",
     "nas.exporters.memory",
     "compute.connectors.memory",
+    "caller",
+    "compute.connectors.iscsi.inquiry",
+    "compute.connectors.iscsi.writing",
     "compute.flush",
     "compute.pour",
     "driver.fetch",
+    "nas.backends.lvm.durable",
+    "nas.backends.lvm.seqno",
     "nas.exporters.lio.worker",
     "nas.exporters.lio.configfs",
     "nas.exporters.lio.targets",
@@ -64,6 +69,7 @@ _CALLS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("_journal",), JOURNAL, "journal"),
     (("_tgtd",), ("request",), "tgt"),
     (("_changes", "_fences"), ("ask",), "lio"),
+    (("_calls", "calls"), ("make",), "call"),
     (("_post",), ("send",), "reply"),
 )
 
@@ -101,7 +107,7 @@ def _word(kind: str, call: ast.Call, name: str) -> str:
             return "tgt-" + "-".join(_last(word).lower() for word in call.args[:2])
         case "journal":
             return f"journal-{name}"
-        case "connect" | "lio" | "reply":
+        case "connect" | "lio" | "call" | "reply":
             return kind
     return name
 

@@ -27,6 +27,8 @@ from onelun.faults.points import points_in
 # A step that is made through one of these is its caller's.
 _THROUGH = ("pathlib", "contextlib", "onelun.nas.catalogue", "onelun.nas.backends.file.copying")
 _sleep = time.sleep
+# About as long as calls are given.
+_CALL_S = 6.0
 Make = Callable[[], Exception]
 
 
@@ -100,6 +102,8 @@ def install(plans: Plans) -> None:
     _step(faults, tgt, "request", "tgt", lambda: CommandFailed("tgtd refuses: a fault", command="tgtd", status=1), _tgt)
     lio = importlib.import_module("onelun.nas.exporters.lio.process").Workers
     _step(faults, lio, "ask", "lio", lambda: CommandFailed("LIO refuses: a fault", command="lio"), _lio)
+    calls = importlib.import_module("onelun.calls").Calls
+    _step(faults, calls, "make", "call", lambda: CommandFailed("the kernel refuses: a fault", command="call"), _call)
     api = importlib.import_module("onelun.driver.api").Api
     _named(
         faults, api, "_post", lambda _, method, __: f"driver.api/{method}", lambda: OSError(111, "Connection refused")
@@ -130,6 +134,12 @@ async def _lio(_: object, __: object, timeout_s: float) -> None:
     """What a hung target service looks like."""
     await asyncio.sleep(timeout_s)
     raise Stalled(f"the kernel's target service did not answer within {timeout_s:g} s")
+
+
+async def _call(*_: object) -> None:
+    """What a call looks like that the kernel does not come back from."""
+    await asyncio.sleep(_CALL_S)
+    raise CommandFailed(f"a call did not end within {_CALL_S:g} s", command="call")
 
 
 def _step(

@@ -4,6 +4,7 @@ import pytest
 from tests.support.sysfs import build, put
 
 from onelun import command
+from onelun.calls import Calls
 from onelun.compute import qcow2
 from onelun.compute.attachments import Attachments
 from onelun.compute.connectors import login
@@ -53,17 +54,21 @@ async def test_a_size_that_no_tool_tells_is_an_error(monkeypatch, tmp_path, prin
     async def run(*argv, **_):
         return command.Result(0, printed, "")
 
+    async def make(self, *_, **options):
+        return printed
+
     async def probe(portal):
         return None
 
     monkeypatch.setattr(command, "run", run)
+    monkeypatch.setattr(Calls, "make", make)
     monkeypatch.setattr(login, "probe", probe)
     sysfs = Sysfs(str(build(tmp_path)))
 
     with pytest.raises(ProtocolError, match="no number"):
         await login.identify(Export("iqn.a", Portal("127.0.0.1"), "iqn.b", lun=1))
     with pytest.raises(ProtocolError, match="no number"):
-        await Disks(sysfs).identity(sysfs.disks(sysfs.sessions()[0])[1])
+        await Disks(sysfs, Calls()).identity(sysfs.disks(sysfs.sessions()[0])[1])
 
 
 def test_progress_that_is_none_is_passed_over():

@@ -14,6 +14,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
+from onelun.calls import Calls
 from onelun.compute import devices
 from onelun.compute.connectors.base import Connected, Connector, Export
 from onelun.compute.connectors.iscsi import check
@@ -59,9 +60,10 @@ class IscsiConnector(Connector):
         self._records = Records(database, iface_of(node))
         self._notes = Notes(run_dir)
         self._admin = Iscsiadm()
-        self._disks = Disks(self._sysfs)
+        calls = Calls()
+        self._disks = Disks(self._sysfs, calls)
         self._turns: dict[Portal, asyncio.Semaphore] = {}
-        self._sessions = Sessions(iface_of(node), self._sysfs, self._records, self._notes, self._admin)
+        self._sessions = Sessions(iface_of(node), self._sysfs, self._records, self._notes, self._admin, calls)
         self._waking = Waking(node, self._sysfs, after_s=wake_s)
 
     async def check(self) -> list[str]:

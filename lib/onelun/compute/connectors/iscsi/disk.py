@@ -1,7 +1,7 @@
 """The disk of a session: found, asked who it is, grown, removed.
 
 The kernel does each of these in the writer's own call, and waits uninterruptibly while the path is dead; so another
-process writes, within a limit.
+process writes (`calls.Calls`), within a limit.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import asyncio
 import logging
 import os
 import stat
-import sys
 from collections.abc import Callable, Sequence
 
 from onelun import command
+from onelun.calls import Calls
 from onelun.compute.connectors.base import Export
-from onelun.compute.connectors.iscsi import inquiry as program
+from onelun.compute.connectors.iscsi import inquiry, writing
 from onelun.compute.connectors.iscsi.sysfs import RECOVERING, UP, Disk, Session, Sysfs, device_number
 from onelun.compute.connectors.login import Identity, compare
 from onelun.deadline import Deadline
@@ -37,8 +37,9 @@ _UDEV = "/run/udev"
 class Disks:
     """Works on the disks that `sysfs` shows."""
 
-    def __init__(self, sysfs: Sysfs) -> None:
+    def __init__(self, sysfs: Sysfs, calls: Calls) -> None:
         self._sysfs = sysfs
+        self._calls = calls
 
     async def appear(self, session: Session, luns: Sequence[int]) -> Disk:
         """The first of the LUNs that is a disk, with its block device's node made. No other LUN appears.
@@ -46,7 +47,7 @@ class Disks:
         Raises NotFound when none is, Stalled when its node does not come, Unreachable when the target does not answer.
         """
         for lun in luns:
-            await _write(self._sysfs.scan_file(session), f"0 {session.target_id} {lun}", _SCAN_S)
+            await self._write(self._sysfs.scan_file(session), f"0 {session.target_id} {lun}", _SCAN_S)
             disk = self._sysfs.disk(session, lun)
             if disk is not None and disk.kind == 0:
                 return await self._with_node(session, lun)
@@ -61,20 +62,22 @@ class Disks:
 
     async def identity(self, disk: Disk) -> Identity:
         """Size and serial as the target tells them now, not as the kernel remembers them."""
-        argv = (sys.executable, "-I", "-S", program.__file__, f"/dev/bsg/{disk.hctl}")
+        node = f"/dev/bsg/{disk.hctl}"
         try:
-            result = await command.run(*argv, timeout_s=_ASK_S, called=f"the question to {disk.node}", check=False)
+            told = await self._calls.make(
+                inquiry.__file__, node, timeout_s=_ASK_S, called=f"the question to {disk.node}"
+            )
         except CommandFailed as error:
             raise Unreachable(f"{disk.node} does not say who it is: its target does not answer") from error
-        if result.status != 0:
-            reason = os.strerror(result.status) if result.status > 0 else f"signal {-result.status}"
-            raise Unreachable(f"{disk.node} does not say who it is: {reason}", device=disk.node)
-        size, _, serial = result.stdout.strip().partition(" ")
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise Unreachable(f"{disk.node} does not say who it is: {reason}", device=disk.node) from error
+        size, _, serial = told.strip().partition(" ")
         return Identity(disk.lun, number_in(size, f"the size that {disk.node} tells"), serial)
 
     async def rescan(self, session: Session, disk: Disk) -> Disk:
         """Have the kernel take over the LUN's size, and return the disk as it is then."""
-        await _write(f"{disk.directory}/rescan", "1", _SCAN_S)
+        await self._write(f"{disk.directory}/rescan", "1", _SCAN_S)
         again = self._sysfs.disk(session, disk.lun)
         if again is None:
             raise NotFound(f"{disk.node} went away while it was looked at", device=disk.node)
@@ -88,7 +91,7 @@ class Disks:
         """
         deadline = Deadline.after(limit_s)
         try:
-            await _write(f"{disk.directory}/delete", "1", limit_s)
+            await self._write(f"{disk.directory}/delete", "1", limit_s)
         except Unreachable:
             if os.path.isdir(disk.directory):
                 raise
@@ -113,6 +116,15 @@ class Disks:
         disk = self._sysfs.disk(session, lun)
         assert disk is not None
         return disk
+
+    async def _write(self, path: str, text: str, limit_s: float) -> None:
+        """Write to a file of sysfs. Raises Unreachable when the kernel does not come back, or refuses."""
+        try:
+            await self._calls.make(writing.__file__, path, text, timeout_s=limit_s, called=f"a write to {path}")
+        except CommandFailed as error:
+            raise Unreachable(error.sentence, path=path) from error
+        except OSError as error:
+            raise Unreachable(f"the kernel refuses a write to {path}: {error.strerror}", path=path) from error
 
 
 def usable(session: Session, disk: Disk | None) -> bool:
@@ -140,14 +152,6 @@ async def until(met: Callable[[], bool], within_s: float) -> bool:
             return False
         await asyncio.sleep(_POLL_S)
     return True
-
-
-async def _write(path: str, text: str, limit_s: float) -> None:
-    """Write to a file of sysfs. Raises Unreachable when the kernel does not come back, or refuses."""
-    try:
-        await command.run("tee", path, stdin=text.encode(), timeout_s=limit_s, called=f"a write to {path}")
-    except CommandFailed as error:
-        raise Unreachable(error.sentence, path=path) from error
 
 
 def _node_of(disk: Disk) -> bool:

@@ -1,8 +1,8 @@
-"""What a SCSI disk says of itself now, as a program: `python inquiry.py BSG_NODE` prints its size and its serial.
+"""What a SCSI disk says of itself now, its size and its serial, asked by its BSG node.
 
 The kernel's own knowledge (sysfs, the block device's size) is of the moment when the disk appeared. The node of the
 generic SCSI layer (bsg, linux/bsg.h) is used and not the block device: a question that hangs on a dead path must not
-count as a user of the disk. It is a process of its own because it hangs uninterruptibly then. Its status is an errno.
+count as a user of the disk. Another process does it (`calls.Calls`) because it hangs uninterruptibly then.
 """
 
 import array
@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import struct
-import sys
 
 SG_IO = 0x2285
 TIMEOUT_MS = 4000
@@ -22,18 +21,18 @@ DRIVER_SENSE = 8
 ATTEMPTS = 6
 
 
-def main() -> None:
-    """Ask for the size and page 0x80, and print them."""
+def call(node: str) -> str:
+    """Ask for the size and page 0x80: `SIZE SERIAL`. Raises OSError."""
+    descriptor = os.open(node, os.O_RDWR | os.O_CLOEXEC)
     try:
-        descriptor = os.open(sys.argv[1], os.O_RDWR)
         # READ CAPACITY (16): the last block's number, and the length of a block (SBC-3, 5.16).
         last, length = struct.unpack(">QI", ask(descriptor, struct.pack(">BBQIBB", 0x9E, 0x10, 0, 32, 0, 0), 32)[:12])
         # INQUIRY, unit serial number (SPC-4, 7.8.15).
         page = ask(descriptor, struct.pack(">BBBHB", 0x12, 1, 0x80, 255, 0), 255)
-    except OSError as error:
-        sys.exit(error.errno)
+    finally:
+        os.close(descriptor)
     serial = page[4 : 4 + page[3]].strip(b"\0 ")
-    sys.stdout.write(f"{(last + 1) * length} {serial.decode('ascii', 'replace')}\n")
+    return f"{(last + 1) * length} {serial.decode('ascii', 'replace')}"
 
 
 def ask(descriptor: int, command: bytes, length: int) -> bytes:
@@ -62,7 +61,3 @@ def pack(request: "array.array[int]", answer: "array.array[int]", sense: "array.
 def sense_key(sense: "array.array[int]") -> int:
     """The sense key in either format (SPC-4, 4.5)."""
     return (sense[1] if sense[0] & 0x7F in (0x72, 0x73) else sense[2]) & 0x0F
-
-
-if __name__ == "__main__":
-    main()

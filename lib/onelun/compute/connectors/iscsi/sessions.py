@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from onelun.calls import Calls
 from onelun.compute import devices
 from onelun.compute.connectors.iscsi.admin import Iscsiadm
 from onelun.compute.connectors.iscsi.disk import Disks, until, usable
@@ -27,13 +28,14 @@ _GONE_S = 8.0
 class Sessions:
     """The sessions with the interface name `iface`, with the records and notes that belong to them."""
 
-    def __init__(self, iface: str, sysfs: Sysfs, records: Records, notes: Notes, admin: Iscsiadm) -> None:
+    def __init__(self, iface: str, sysfs: Sysfs, records: Records, notes: Notes, admin: Iscsiadm, calls: Calls) -> None:
         self._iface = iface
         self._sysfs = sysfs
         self._records = records
         self._notes = notes
         self._admin = admin
-        self._disks = Disks(sysfs)
+        self._calls = calls
+        self._disks = Disks(sysfs, calls)
 
     def ours(self, iqn: str | None = None) -> list[Session]:
         """Our sessions, of that target alone when it is given. IQNs are compared whole, in one case (RFC 3722)."""
@@ -73,7 +75,7 @@ class Sessions:
         # A flush that hangs holds the device, and is itself in the way of the next try; so it is not begun then.
         if not await until(lambda: self.is_up(session.number), RECOVERY_S):
             raise CommandFailed(f"cannot flush {disk.node}: the session to {session.iqn} is down", device=disk.node)
-        await devices.flush(disk.node, timeout_s=_FLUSH_S)
+        await devices.flush(disk.node, timeout_s=_FLUSH_S, calls=self._calls)
         if holders := await devices.users(disk.node):
             raise Busy(f"{disk.node} is in use: {'; '.join(holders)}", device=disk.node)
 

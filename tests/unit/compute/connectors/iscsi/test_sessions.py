@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.sysfs import build
 
+from onelun.calls import Calls
 from onelun.compute.connectors.iscsi import sessions as module
 from onelun.compute.connectors.iscsi.admin import Iscsiadm
 from onelun.compute.connectors.iscsi.notes import Note, Notes
@@ -53,7 +54,7 @@ def made(tree: Path, tmp_path: Path, *, ends: bool) -> tuple[Sessions, Records, 
     records, notes = Records(str(tmp_path / "iscsi"), IFACE), Notes(str(tmp_path / "run"))
     notes.put(Note(IQN, 7, 1))
     admin = Refusing(tree / "class/iscsi_session/session7", ends=ends)
-    return Sessions(IFACE, Sysfs(str(tree)), records, notes, admin), records, notes
+    return Sessions(IFACE, Sysfs(str(tree)), records, notes, admin, Calls()), records, notes
 
 
 async def test_a_session_that_somebody_else_ends_is_ended(tree: Path, tmp_path: Path) -> None:
