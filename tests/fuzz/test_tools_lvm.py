@@ -62,6 +62,10 @@ COLUMNS = {
     "vg_mda_free": "500000",
     "vg_permissions": "writeable",
     "vg_missing_pv_count": "0",
+    "vg_uuid": "WguBdI-Y9sK-7Yeg-q7QI-lnkf-ll2c-5q3Z8T",
+    "vg_seqno": "52",
+    "vg_mda_used_count": "1",
+    "pv_name": "/dev/nowhere",
 }
 REPORT = {"report": [{"lv": [{**COLUMNS, **row} for row in LVS]}]}
 STATUS = """\

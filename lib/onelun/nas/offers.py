@@ -129,7 +129,7 @@ class Offers:
         """Fence the target, then take the attachment out of the volume and the catalogue. `owes`: the host has a debt then."""
         await self._exporter.unexport(row.iqn)
         with contextlib.suppress(NotFound):
-            volume = await backend.record(row.zvol, row.uuid, partial(_without, row.epoch))
+            volume = await backend.record(row.zvol, row.uuid, partial(_without, row.epoch), idle=True)
             if not volume.attachments:
                 await backend.deactivate(volume)
         debt = Debt(iqn=row.iqn, host=row.host, pool=row.pool, zvol=row.zvol, uuid=row.uuid, epoch=row.epoch)

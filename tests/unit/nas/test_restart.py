@@ -349,7 +349,7 @@ async def test_a_map_that_a_restart_cut_off_is_undone_on_the_host_too(begin, par
 async def test_a_volume_that_cannot_be_written_to_is_not_offered(nas, monkeypatch):
     await nas.ask(CreateZvol(zvol="one-1", zpool="tank", size_bytes=MIB, owner=IMAGE))
 
-    async def broken(name, uuid, change):
+    async def broken(name, uuid, change, **_):
         volume = await nas.backend.find_uuid(uuid)
         if change(volume) != volume:
             raise CommandFailed("the disk is broken")

@@ -134,12 +134,12 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    async def record(self, name: str, uuid: str, change: Change) -> Volume:
+    async def record(self, name: str, uuid: str, change: Change, *, idle: bool = False) -> Volume:
         """Change the volume's facts (attachments, connected, last_epoch, state, filled_from, owner), durably and in one act.
 
         `change` is given what the pool says now and returns what it is to say, so that nobody's facts are written over.
-        Name, UUID and size are not changed by it; the same facts again write nothing. Raises NotFound when no volume has
-        that UUID.
+        Name, UUID and size are not changed by it; the same facts again write nothing. `idle`: the device is about to be
+        deactivated when no attachment is left, which may be done with it. Raises NotFound when no volume has that UUID.
         """
 
     @abstractmethod

@@ -119,7 +119,7 @@ class FileBackend(Backend):
         """See the base."""
         return await self._run(lambda: self._steps.building.publish(uuid, replace))
 
-    async def record(self, name: str, uuid: str, change: Change) -> Volume:
+    async def record(self, name: str, uuid: str, change: Change, *, idle: bool = False) -> Volume:
         """See the base."""
         return await self._run(lambda: self._steps.record(name, uuid, change))
 

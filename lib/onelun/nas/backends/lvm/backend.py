@@ -178,8 +178,13 @@ class LvmBackend(Backend):
         await self._pool.devices.flush(volume_lv(uuid))
         return await self._alone(lambda: self._volumes.publish(uuid, replace))
 
-    async def record(self, name: str, uuid: str, change: Change) -> Volume:
-        """See the base."""
+    async def record(self, name: str, uuid: str, change: Change, *, idle: bool = False) -> Volume:
+        """See the base. One command ends the last attachment and deactivates: most of its time goes before it does either."""
+        if idle and self._pool.devices.ready(volume_lv(uuid)):
+            with contextlib.suppress(OnelunError):
+                await self._pool.devices.flush(volume_lv(uuid))
+                return await self._alone(lambda: self._volumes.record(name, uuid, change, idle=True))
+            # Whichever of the two it did: what was recorded is not recorded again, and `deactivate` says what is wrong.
         return await self._alone(lambda: self._volumes.record(name, uuid, change))
 
     async def grow(self, volume: Volume, size_bytes: int) -> Volume:

@@ -29,14 +29,14 @@ class LvmChanges:
     async def changed(self, volume: Volume, since: str, until: str) -> list[Extent]:
         """What may differ between the volume's two snapshots."""
         external = await self._external()
-        found = await self._pool.listing()
+        found = await self._pool.numbered()
         for _ in range(_TRIES):
             before, after = (_kept(volume, name, found) for name in (since, until))
             if since == until:
                 return []
             delta = Delta(after.facts.snapshot.size_bytes, zeros=not external)
             result = await self._walk(before.number, after.number, delta)
-            found = await self._pool.listing()
+            found = await self._pool.numbered()
             # Somebody beside us may have removed one before the moment that was read: its number is another LV's then.
             if [before, after] != [_kept(volume, name, found) for name in (since, until)]:
                 continue

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 import msgspec
 
 from onelun import command
-from onelun.errors import Stalled
+from onelun.calls import Calls
+from onelun.errors import CommandFailed, Stalled
+from onelun.nas.backends.lvm import durable
 from onelun.nas.backends.lvm.tool import Lvm
 from onelun.numbers import is_number
 
@@ -45,8 +47,9 @@ class PoolStatus(msgspec.Struct, frozen=True):
 class Devices:
     """The devices of one volume group."""
 
-    def __init__(self, lvm: Lvm, thin_pool: str, *, udev_s: float) -> None:
+    def __init__(self, lvm: Lvm, calls: Calls, thin_pool: str, *, udev_s: float) -> None:
         self._lvm = lvm
+        self._calls = calls
         self._thin_pool = thin_pool
         self._udev_s = udev_s
 
@@ -107,8 +110,12 @@ class Devices:
 
     async def flush(self, lv: str) -> None:
         """Bring what was written to the volume to stable storage. An inactive one was flushed when it was deactivated."""
+        path = self.path(lv)
         if self.ready(lv):
-            await command.run("sync", self.path(lv), timeout_s=_SYNC_S)
+            try:
+                await self._calls.make(durable.__file__, path, timeout_s=_SYNC_S, called=f"the flush of {path}")
+            except OSError as error:
+                raise CommandFailed(f"cannot flush {path}: {error.strerror}", device=path) from error
 
     async def pool_status(self) -> PoolStatus | None:
         """What the kernel says of the thin pool; None while it is not active."""

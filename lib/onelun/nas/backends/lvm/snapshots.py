@@ -37,9 +37,7 @@ class LvmSnapshots:
         await self._pool.admit(name, entry.volume.size_bytes)
         snapshot = Snapshot(name=name, made_at=time.time(), size_bytes=entry.volume.size_bytes)
         tags = snapshot_tags(SnapshotFacts(of=volume.uuid, snapshot=snapshot))
-        await self._volumes.derive(
-            entry.lv, snapshot_lv(volume.uuid, name), *(f"--addtag={tag}" for tag in sorted(tags))
-        )
+        await self._volumes.derive(entry.lv, snapshot_lv(volume.uuid, name), *sorted(tags))
         return snapshot
 
     async def revert(self, volume: Volume, name: str) -> Volume:
@@ -56,7 +54,7 @@ class LvmSnapshots:
         opened = await self._pool.devices.opened(lv)
         if opened:
             raise Busy(f"{volume.name} in pool {self._pool.pool} is open: detach it before it is reverted")
-        await self._volumes.derive(kept.lv, lv + NEW, *(f"--addtag={tag}" for tag in sorted(entry.tags)))
+        await self._volumes.derive(kept.lv, lv + NEW, *sorted(entry.tags))
         try:
             if opened is not None:
                 await self._volumes.deactivate(lv)

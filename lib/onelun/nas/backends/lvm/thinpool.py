@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
 
 import msgspec
 
+from onelun.calls import Calls
 from onelun.errors import CommandFailed, OutOfSpace, ProtocolError, Rejected
 from onelun.model import Capacity
 from onelun.nas.backends import rules
+from onelun.nas.backends.lvm.areas import Areas
 from onelun.nas.backends.lvm.devices import Devices, PoolStatus
-from onelun.nas.backends.lvm.listing import COLUMNS, Entry, Listing, Reader, Row
+from onelun.nas.backends.lvm.listing import Entry, Listing, Reader, Row
+from onelun.nas.backends.lvm.listings import Listings
 from onelun.nas.backends.lvm.tags import VolumeFacts, pool_tags, volume_tags
-from onelun.nas.backends.lvm.tool import Lvm, Shared
+from onelun.nas.backends.lvm.tool import Lvm
 from onelun.numbers import number_in
 
 # design.md, "Defaults". A pool without room for metadata fails as a whole, and repairing it takes it off line.
 METADATA_HIGH_WATER = 0.75
 # The rest is for those who write already: a pool that is full stops every writer.
 _DATA_FULL = 0.98
+# A count as old as this is as good as a new one: making what is admitted takes as long.
+_COUNTED_S = 1.0
 
 
 class Geometry(msgspec.Struct, frozen=True):
@@ -37,11 +43,12 @@ class ThinPool:
         self.vg = vg
         self.thin_pool = thin_pool
         self.lvm = Lvm(pool, vg, udev_s=udev_s)
-        self.devices = Devices(self.lvm, thin_pool, udev_s=udev_s)
-        self._reader = Reader(pool, vg, thin_pool)
-        self._listed: Shared[Listing] = Shared(self._read)
+        calls = Calls()
+        self.devices = Devices(self.lvm, calls, thin_pool, udev_s=udev_s)
+        self._listings = Listings(self.lvm, Areas(self.lvm, calls), Reader(pool, vg, thin_pool))
         self._agent: str | None = None
         self._geometry: Geometry | None = None
+        self._counted: tuple[PoolStatus, float] | None = None
 
     @property
     def path(self) -> str:
@@ -60,11 +67,17 @@ class ThinPool:
 
     async def listing(self) -> Listing:
         """What the pool holds now. Raises CommandFailed when it is gone, or not the one any more that was opened."""
-        return await self._listed.get()
+        return self._there(await self._listings.now())
+
+    async def numbered(self) -> Listing:
+        """Like `listing`, with the number of each in the pool's metadata."""
+        return self._there(await self._listings.numbered())
 
     async def listed(self, rows: list[dict[str, str]]) -> Listing:
         """What rows with all of COLUMNS tell of it. Raises as `listing` does."""
-        found = await asyncio.to_thread(self._reader.listing, msgspec.convert(rows, list[Row]))
+        return self._there(await self._listings.of(msgspec.convert(rows, list[Row])))
+
+    def _there(self, found: Listing) -> Listing:
         if self._agent is not None and found.pool.owner is None:
             raise CommandFailed(
                 f"pool {self.pool} is gone: {self.path} has lost its owner's tag, or is another thin pool"
@@ -90,16 +103,26 @@ class ThinPool:
         if cloud is not None and found.pool.cloud is None:
             await self.change(found, cloud=cloud)
 
-    async def write(self, entry: Entry, facts: VolumeFacts) -> None:
-        """Give the volume these facts, in one commit."""
-        await self.retag(entry.lv, entry.tags, volume_tags(facts))
+    async def write(self, entry: Entry, facts: VolumeFacts, *also: str) -> None:
+        """Give the volume these facts, in one commit. See `retag`."""
+        await self.retag(entry.lv, entry.tags, volume_tags(facts), *also)
 
-    async def retag(self, lv: str, before: frozenset[str], after: frozenset[str]) -> None:
-        """Change an LV's tags of ours, in one commit. The same ones: nothing."""
+    async def retag(self, lv: str, before: frozenset[str], after: frozenset[str], *also: str) -> None:
+        """Change an LV's tags of ours, in one commit. The same ones: nothing. `also`: arguments that commit nothing more."""
         if before != after:
-            gone = [f"--deltag={tag}" for tag in sorted(before - after)]
-            come = [f"--addtag={tag}" for tag in sorted(after - before)]
-            await self.lvm.change("lvchange", *gone, *come, f"{self.vg}/{lv}")
+            gone, come = sorted(before - after), sorted(after - before)
+            known = self._listings.known
+            tags = (*(f"--deltag={tag}" for tag in gone), *(f"--addtag={tag}" for tag in come))
+            await self.lvm.change("lvchange", *tags, *also, f"{self.vg}/{lv}")
+            self._listings.tags_changed(known, lv, gone, come)
+
+    @contextlib.asynccontextmanager
+    async def making(self, lv: str, size_bytes: int, tags: Collection[str], *, commits: int) -> AsyncIterator[None]:
+        """The body makes a thin LV of that size, with these tags, in so many commits; inside `lvm.alone`."""
+        known = self._listings.known
+        yield
+        row = Row(lv_name=lv, lv_size=str(size_bytes), lv_tags=",".join(tags), pool_lv=self.thin_pool)
+        self._listings.made(known, row, commits)
 
     async def status(self) -> PoolStatus:
         """What the kernel says of the pool, which is activated first where it is not. Raises CommandFailed.
@@ -122,6 +145,7 @@ class ThinPool:
     async def capacity(self) -> Capacity:
         """What the pool can give: nothing more, once its metadata is near full."""
         told = await self.active()
+        self._counted = (told, time.monotonic())
         return capacity_of(told, self._geometry or await self.geometry())
 
     async def geometry(self) -> Geometry:
@@ -133,7 +157,7 @@ class ThinPool:
 
     async def admit(self, name: str, size_bytes: int) -> None:
         """Raises OutOfSpace when the pool should take nothing more, or never so much; CommandFailed when it is broken."""
-        told = await self.status()
+        told = self._just_counted() or await self.status()
         if told.wrong is not None:
             raise CommandFailed(f"pool {self.pool} cannot be changed: {broken(self.path, told)}")
         rules.check_room(self.pool, name, size_bytes, capacity_of(told, self._known()).total_bytes)
@@ -149,8 +173,11 @@ class ThinPool:
                     needed_bytes=size_bytes,
                 )
 
-    async def _read(self) -> Listing:
-        return await self.listed(await self.lvm.report("lvs", COLUMNS, self.vg))
+    def _just_counted(self) -> PoolStatus | None:
+        """What whoever wants room for a volume asked for a moment ago, once."""
+        counted, self._counted = self._counted, None
+        fresh = counted is not None and time.monotonic() - counted[1] < _COUNTED_S
+        return counted[0] if counted is not None and fresh else None
 
     def _known(self) -> Geometry:
         if self._geometry is None:

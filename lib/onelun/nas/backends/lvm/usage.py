@@ -35,7 +35,7 @@ class LvmUsage:
 
     async def of(self, volume: Volume) -> int:
         """The bytes that the volume maps, and those that its snapshots alone hold. Raises NotFound."""
-        found = await self._pool.listing()
+        found = await self._pool.numbered()
         if volume.uuid not in found.volumes:
             raise rules.no_volume(volume)
         entry = found.volumes[volume.uuid]
@@ -44,7 +44,7 @@ class LvmUsage:
 
     async def snapshots(self, volume: Volume) -> list[Snapshot]:
         """The volume's snapshots, the oldest first, with what each alone holds. Raises NotFound."""
-        found = await self._pool.listing()
+        found = await self._pool.numbered()
         if volume.uuid not in found.volumes:
             raise rules.no_volume(volume)
         kept = found.snapshots.get(volume.uuid, [])
@@ -53,7 +53,7 @@ class LvmUsage:
 
     async def all(self) -> dict[str, Usage]:
         """What every visible volume maps, and what each snapshot of it alone holds, by the volume's UUID."""
-        found = await self._pool.listing()
+        found = await self._pool.numbered()
         volumes = {uuid: entry for uuid, entry in found.volumes.items() if entry.volume.state in VISIBLE}
         kept = {uuid: found.snapshots.get(uuid, []) for uuid in volumes}
         taken = await self._walk(*volumes.values(), *(one for each in kept.values() for one in each))

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 # Such an LV stays inactive, at a boot too, until it is activated with --ignoreactivationskip.
 INACTIVE = ("--setactivationskip", "y")
+DEACTIVATED = ("--activate=n",)
+# What making a thin LV takes: one that queues it for the pool, and one when the pool has made it (lib/metadata/thin_manip.c).
+_COMMITS = 2
 
 
 class LvmVolumes:
@@ -41,9 +44,12 @@ class LvmVolumes:
         volume = self._new(name, uuid, size_bytes, owner, None, attributes)
         tags = await self._admitted(found, volume)
         size = ("--virtualsize", f"{size_bytes}b", "--thinpool", self._pool.thin_pool)
-        await self._lvm.change(
-            "lvcreate", "--type=thin", "--activate=n", *INACTIVE, *size, *tags, "--name", volume_lv(uuid), self._pool.vg
-        )
+        async with self._pool.making(volume_lv(uuid), size_bytes, tags, commits=_COMMITS):
+            added = (f"--addtag={tag}" for tag in tags)
+            await self._lvm.change(
+                *("lvcreate", "--type=thin", "--activate=n", *INACTIVE, *size, *added),
+                *("--name", volume_lv(uuid), self._pool.vg),
+            )
         return volume
 
     async def clone(
@@ -75,7 +81,8 @@ class LvmVolumes:
         volume = self._new(name, uuid, size_bytes, owner, origin.uuid, attributes)
         tags = await self._admitted(found, volume)
         from_bytes = source.volume.size_bytes if of_bytes is None else of_bytes
-        await self.derive(source.lv if moment is None else moment.lv, volume_lv(uuid), *tags)
+        async with self._pool.making(volume_lv(uuid), from_bytes, tags, commits=_COMMITS):
+            await self.derive(source.lv if moment is None else moment.lv, volume_lv(uuid), *tags)
         if size_bytes > from_bytes:
             await self._extend(volume_lv(uuid), size_bytes)
         progress(from_bytes, from_bytes)
@@ -99,13 +106,15 @@ class LvmVolumes:
             await self._put_away(holder, now)
         return ready
 
-    async def record(self, name: str, uuid: str, change: Change) -> Volume:
-        """Change the facts that may change."""
+    async def record(self, name: str, uuid: str, change: Change, *, idle: bool = False) -> Volume:
+        """Change the facts that may change; `idle`: then deactivate it, when no attachment is left. Raises Busy in that case."""
         entry = (await self._pool.owned()).volumes.get(uuid)
         if entry is None:
             raise rules.none_of(self._pool.pool, name, uuid)
         recorded = rules.recorded(entry.volume, change(entry.volume))
-        await self._pool.write(entry, msgspec.structs.replace(entry.facts, volume=recorded))
+        # LVM commits the tags before it deactivates (lvchange_properties_cmd()), and warns that one may fail without the other.
+        also = DEACTIVATED if idle and not recorded.attachments else ()
+        await self._pool.write(entry, msgspec.structs.replace(entry.facts, volume=recorded), *also)
         return recorded
 
     async def grow(self, volume: Volume, size_bytes: int) -> Volume:
@@ -178,7 +187,8 @@ class LvmVolumes:
 
     async def derive(self, source: str, lv: str, *tags: str) -> None:
         """Make a thin snapshot of an LV, which shares its blocks. LVM suspends an active source, which writes its cache back."""
-        await self._lvm.change("lvcreate", "--snapshot", *INACTIVE, *tags, "--name", lv, f"{self._pool.vg}/{source}")
+        added = (f"--addtag={tag}" for tag in tags)
+        await self._lvm.change("lvcreate", "--snapshot", *INACTIVE, *added, "--name", lv, f"{self._pool.vg}/{source}")
 
     async def remove(self, found: Listing, uuid: str) -> None:
         """Remove all LVs of the volume, its data last. Raises Busy, and then all of it is there."""
@@ -219,7 +229,7 @@ class LvmVolumes:
 
     async def _admitted(self, found: Listing, volume: Volume) -> list[str]:
         """The tags of a volume that the pool may take."""
-        tags = [f"--addtag={tag}" for tag in sorted(volume_tags(VolumeFacts(volume)))]
+        tags = sorted(volume_tags(VolumeFacts(volume)))
         await self._pool.admit(volume.name, volume.size_bytes)
         await self._pool.serve(found, volume.owner.cloud)
         return tags

@@ -142,7 +142,7 @@ class MemoryBackend(Backend):
             kept.volume = msgspec.structs.replace(kept.volume, state=State.READY)
         return kept.volume
 
-    async def record(self, name: str, uuid: str, change: Change) -> Volume:
+    async def record(self, name: str, uuid: str, change: Change, *, idle: bool = False) -> Volume:
         """See the base."""
         self._check_owned()
         kept = self._shelf.by_uuid.get(uuid)

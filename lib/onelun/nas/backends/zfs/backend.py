@@ -148,7 +148,7 @@ class ZfsBackend(Backend):
             name = known.name
         return await to_its_end(self._turns.within(name, self._volumes.publish(uuid, replace)))
 
-    async def record(self, name: str, uuid: str, change: Change) -> Volume:
+    async def record(self, name: str, uuid: str, change: Change, *, idle: bool = False) -> Volume:
         """See the base."""
         return await to_its_end(self._turns.within(name, self._volumes.record(name, uuid, change)))
 

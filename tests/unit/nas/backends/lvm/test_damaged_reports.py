@@ -5,6 +5,7 @@ import json
 import pytest
 
 from onelun import command
+from onelun.calls import Calls
 from onelun.errors import CommandFailed, ProtocolError
 from onelun.model import Kind, Owner, State, Volume
 from onelun.nas.backends.lvm.backend import LvmBackend
@@ -73,4 +74,4 @@ def test_digits_of_other_scripts_are_none():
 async def test_a_count_of_openers_that_is_none_is_no_count(printed):
     printed("\u00b2\n")
 
-    assert await Devices(Lvm("tank", "vg0", udev_s=1), "pool", udev_s=1).opened("a") is None
+    assert await Devices(Lvm("tank", "vg0", udev_s=1), Calls(), "pool", udev_s=1).opened("a") is None
