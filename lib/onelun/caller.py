@@ -1,13 +1,15 @@
-"""The process that makes calls for `calls.Calls`: `python caller.py`.
+"""The process that makes calls for `calls.Calls`: `python caller.py IDLE_S`.
 
 Requests come by stdin, answers go by stdout, one after the other, each as four bytes of length and JSON. A request is the file of
 a module, whose function `call` is called, and its arguments; the answer is what it returned, or how it failed. It ends with
-its agent, at the end of stdin. The standard library is all that it and the modules need: it starts faster so.
+its agent, at the end of stdin, and when it was asked nothing for IDLE_S. The standard library is all that it and the modules
+need: it starts faster so.
 """
 
 import importlib.util
 import json
 import os
+import select
 import sys
 import traceback
 from typing import Any
@@ -42,7 +44,8 @@ def main() -> None:
     asked, answered = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     # What a module prints is no answer.
     os.dup2(2, 1)
-    while len(header := asked.read(LENGTH)) == LENGTH:
+    # Nothing is asked before the last answer, so that nothing waits in the buffer.
+    while select.select([asked], [], [], float(sys.argv[1]))[0] and len(header := asked.read(LENGTH)) == LENGTH:
         body = json.dumps(answer(*json.loads(asked.read(int.from_bytes(header, "big"))))).encode()
         answered.write(len(body).to_bytes(LENGTH, "big") + body)
         answered.flush()

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # So many calls of one agent are under way at once in quiet times; more processes end when they have nothing to do.
 _KEPT = 2
+# One that had nothing to do for so long ends: an agent needs it for a disk now and then.
+_IDLE_S = 15.0
 
 
 class Calls:
@@ -46,7 +48,7 @@ class Calls:
             except (OSError, EOFError) as error:
                 await worker.end()
                 if kept:
-                    # Somebody ended it while it was idle; each call may be repeated.
+                    # It ended while it was idle; each call may be repeated.
                     continue
                 raise CommandFailed(f"{called} failed: its process ended", command=called) from error
             except BaseException:
@@ -71,7 +73,7 @@ class Calls:
 
 
 async def _started() -> command.Pipe:
-    return await command.pipe(sys.executable, "-I", "-S", caller.__file__)
+    return await command.pipe(sys.executable, "-I", "-S", caller.__file__, str(_IDLE_S))
 
 
 async def _asked(worker: command.Pipe, *request: str) -> dict[str, Any]:

@@ -51,6 +51,17 @@ async def test_one_process_makes_one_call_after_the_other(calls, program):
     assert len({await calls.make(pid, timeout_s=LIMIT_S, called="it") for _ in range(3)}) == 1
 
 
+async def test_a_process_that_has_nothing_to_do_ends_and_the_next_call_has_another_one(monkeypatch, calls, program):
+    monkeypatch.setattr("onelun.calls._IDLE_S", 0.1)
+    pid = program("return os.getpid()")
+    first = int(await calls.make(pid, timeout_s=LIMIT_S, called="it"))
+    async with asyncio.timeout(LIMIT_S):
+        while os.path.exists(f"/proc/{first}"):
+            await asyncio.sleep(0.01)
+
+    assert int(await calls.make(pid, timeout_s=LIMIT_S, called="it")) != first
+
+
 async def test_calls_at_once_do_not_wait_for_each_other(calls, program, tmp_path):
     # Each ends when it sees the other one.
     meets = program("open(args[0], 'w').close()\nwhile not os.path.exists(args[1]): time.sleep(0.01)\nreturn ''")
