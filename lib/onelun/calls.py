@@ -55,6 +55,7 @@ class Calls:
                 await worker.end()
                 raise
             break
+        log.debug("call what=%s", called)
         if len(self._idle) < _KEPT:
             self._idle.append(worker)
         else:

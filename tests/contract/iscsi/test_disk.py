@@ -106,6 +106,22 @@ async def test_a_udev_that_is_behind_is_waited_for(iscsi: OpenIscsiLab, node1: I
     assert (os.stat(device).st_uid, os.stat(device).st_gid) == (1234, 1235)
 
 
+async def test_a_connection_that_is_given_up_while_udev_is_behind_leaves_nothing(
+    iscsi: OpenIscsiLab, node1: IscsiConnector
+) -> None:
+    run("udevadm", "control", "--stop-exec-queue")
+    try:
+        connecting = asyncio.create_task(node1.connect(iscsi.offer("one-1", "node1")))
+        await asyncio.sleep(8)
+        connecting.cancel()
+        await asyncio.wait([connecting])
+    finally:
+        run("udevadm", "control", "--start-exec-queue")
+
+    assert connecting.cancelled()
+    assert leftovers(iscsi) == []
+
+
 async def test_the_identity_is_the_targets_of_now_and_not_the_kernels_of_then(
     iscsi: OpenIscsiLab, node1: IscsiConnector
 ) -> None:

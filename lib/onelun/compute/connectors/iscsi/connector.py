@@ -42,10 +42,11 @@ _LUNS = (1, 0)
 
 
 class _New(NamedTuple):
-    """A disk that was not there at `since`, in seconds of the monotonic clock."""
+    """A disk that was not there at `since`, in seconds of the monotonic clock, and what takes its session away again."""
 
     disk: Disk
     since: float
+    undo: AsyncExitStack
 
 
 class IscsiConnector(Connector):
@@ -96,7 +97,9 @@ class IscsiConnector(Connector):
             raise Unreachable(f"{export.portal} did not answer within {_CONNECT_S:g} s", target=export.iqn) from None
         if new is not None:
             # Outside of the turn and its limit: a udev that is behind is no silent target, and holds up no other one.
-            await self._disks.settle(new.disk, new.since, Deadline(begun + _SETTLED_S))
+            async with new.undo as undo:
+                await self._disks.settle(new.disk, new.since, Deadline(begun + _SETTLED_S))
+                undo.pop_all()
         return device
 
     async def grow(self, iqn: str, size_bytes: int) -> str:
@@ -174,15 +177,11 @@ class IscsiConnector(Connector):
             sessions = self._sessions.ours(export.iqn)
             if not sessions:
                 raise Unreachable(f"the session to {export.iqn} ended as soon as it began", target=export.iqn)
-            new = await self._appeared(sessions[-1], export)
-            device = await self._verified(sessions[-1], new.disk, export)
-            undo.pop_all()
-        log.info("connect node=%s target=%s device=%s", self._node, export.iqn, device)
-        return device, new
-
-    async def _appeared(self, session: Session, export: Export) -> _New:
-        since = time.monotonic()
-        return _New(await self._disks.appear(session, _luns(export)), since)
+            since = time.monotonic()
+            disk = await self._disks.appear(sessions[-1], _luns(export))
+            device = await self._verified(sessions[-1], disk, export)
+            log.info("connect node=%s target=%s device=%s", self._node, export.iqn, device)
+            return device, _New(disk, since, undo.pop_all())
 
     async def _healthy(self, session: Session, export: Export, portal: Portal) -> str | None:
         """The device of a session that is up and as `export` asks. Raises Conflict when it is another volume.
@@ -216,8 +215,10 @@ class IscsiConnector(Connector):
         disk = self._sessions.disk(session, export.lun)
         if disk is not None:
             return await self._verified(session, disk, export), None
-        new = await self._appeared(session, export)
-        return await self._verified(session, new.disk, export), new
+        since = time.monotonic()
+        disk = await self._disks.appear(session, _luns(export))
+        # Its session is not taken away: it is in use.
+        return await self._verified(session, disk, export), _New(disk, since, AsyncExitStack())
 
     async def _verified(self, session: Session, disk: Disk, export: Export) -> str:
         """The device, once it is known to be the volume and to have its size; noted as such."""
