@@ -37,6 +37,7 @@ stop_writer() {
 	expects 0 "$1" touch "/run/stop-$2"
 	local status=0
 	wait "$WRITER" || status=$?
+	on "$1" rm -f "/run/stop-$2" </dev/null
 	echo "# $2: $(<"$BATS_TEST_TMPDIR/$2.err")" >&3
 	[ "$status" = 0 ] || {
 		echo "the writer $2 ended with status $status" >&2
