@@ -13,7 +13,7 @@ from tests.support.oned import serving
 from tests.support.recorded import RECORDINGS, Recorded, mapped, migration_call
 
 from onelun.driver.api import Api
-from onelun.errors import Busy, CommandFailed, NoReply
+from onelun.errors import Busy, CommandFailed, NoReply, Unreachable
 from onelun.model import Kind, Owner
 from onelun.rpc import message as m
 
@@ -141,6 +141,17 @@ def test_a_premigrate_that_fails_leaves_a_shared_directory_as_it_is(front: Front
     failed(front.run(migration_call("premigrate")))
 
     assert (hosts(front), there(front, SOURCE)) == ({(SOURCE,)}, ALL)
+
+
+def test_what_a_premigrate_left_to_look_by_goes_with_the_next(front: FrontEnd) -> None:
+    front.start()
+    front.cloud.fail(SOURCE, m.RemoveEntry, Unreachable("node2 did not take remove_entry within 3 s"))
+    failed(front.run(migration_call("premigrate")))
+    assert len(there(front, SOURCE)) == len(ALL) + 1
+
+    ok(front.run(migration_call("premigrate")))
+
+    assert there(front, SOURCE) == there(front, TARGET) == ALL
 
 
 @CHAINED

@@ -175,6 +175,29 @@ def test_from_a_place_to_itself_is_nothing_to_do(front: FrontEnd, names: tuple[s
     assert front.cloud.asked == []
 
 
+def test_a_link_that_went_with_its_device_is_made_again_for_whoever_moves_the_directory(front: FrontEnd) -> None:
+    front.start()
+    cloned(front)
+    front.cloud.volume("nas1/tank/one-3-0-0").hosts.clear()
+    front.cloud.directories["node1"][vm(front)].clear()
+
+    ok(moved(front, "host01", "vm"))
+
+    assert front.cloud.link("node1", disk(front)) == DEVICE
+    assert os.readlink(disk(front)) == DEVICE
+
+
+def test_a_directory_that_has_moved_on_does_not_come_back_with_its_disks_repeat(front: FrontEnd) -> None:
+    front.start()
+    cloned(front)
+    ok(moved(front, "host01", "vm"))
+    ok(moved_directory(front, "host01", "vm"))
+
+    ok(moved(front, "host01", "vm"))
+
+    assert front.cloud.directories["node1"] == {}
+
+
 def test_a_disk_moves_to_another_system_datastore_of_its_host(front: FrontEnd) -> None:
     front.start()
     cloned(front)
@@ -251,6 +274,38 @@ def test_a_shared_directory_stays_where_it_is(front: FrontEnd) -> None:
     ok(moved_directory(front, "host01", "host02"))
 
     assert sorted(front.cloud.directories["node1"][vm(front)]) == ["checkpoint", "disk.0"]
+
+
+@pytest.mark.parametrize("files", [{}, {"checkpoint": b"x"}])
+def test_what_a_killed_action_left_to_look_by_goes_with_the_next(front: FrontEnd, files: dict[str, bytes]) -> None:
+    front.start()
+    fill(front, "node1", {**files, ".onelun-1": b""})
+    fill(front, "node2", {".onelun-1": b""} if not files else {})
+
+    ok(moved_directory(front, "host01", "host02"))
+
+    assert sorted(front.cloud.directories["node2"][vm(front)]) == sorted(files)
+    assert vm(front) not in front.cloud.directories["node1"]
+
+
+def test_a_shared_directory_is_not_taken_for_two_when_another_action_clears_it_up(front: FrontEnd) -> None:
+    front.start()
+    cloned(front)
+    front.cloud.directories["node2"] = front.cloud.directories["node1"]
+    read = front.cloud.read_file
+
+    def cleared(host: str, request: m.ReadFile) -> m.FileRead:
+        if request.name.startswith(".onelun-"):
+            front.cloud.directories[host][vm(front)].pop(request.name, None)
+        return read(host, request)
+
+    front.cloud.read_file = cleared
+
+    _, stderr, status = moved_directory(front, "host01", "host02")
+
+    assert status == 1
+    assert "another action is at work" in stderr
+    assert sorted(front.cloud.directories["node1"][vm(front)]) == ["disk.0"]
 
 
 def test_a_directory_that_is_too_large_is_refused_before_anything_changes(front: FrontEnd) -> None:

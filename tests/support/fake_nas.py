@@ -254,7 +254,8 @@ class Cloud:
     def unmap_zvol(self, nas: str, r: m.UnmapZvol) -> Reply:
         volume = self.volumes.get((nas, self._pool(nas, r.zpool), r.zvol))
         if volume is None:
-            return m.ZvolUnmapped()
+            return m.ZvolUnmapped(absent=True)
+        absent = r.remotehost not in volume.hosts
         debt = self._detach(volume, r.remotehost, r.path, keep_link=r.keep_link, force=r.force)
         for key, placement in list(self.placements.items()):
             if placement.path == r.path and placement.source[2] == r.zvol:
@@ -264,7 +265,7 @@ class Cloud:
                     placement.host = None
                 else:
                     del self.placements[key]
-        return m.ZvolUnmapped(debt=debt)
+        return m.ZvolUnmapped(debt=debt, absent=absent)
 
     def _detach(self, volume: Volume, host: str | None, path: str | None, *, keep_link: bool, force: bool) -> bool:
         debt = False

@@ -6,13 +6,15 @@ in mixed mode another driver moves the directory afterwards; it leads nowhere un
 
 from __future__ import annotations
 
+import contextlib
+
 from onelun.driver import checkpoints
 from onelun.driver.disks import Known, known, volatile_disks, volume_of
 from onelun.driver.location import Directory, Disk, parse_location
 from onelun.driver.places import Place, place
 from onelun.driver.running import Run
 from onelun.driver.transfer import attach
-from onelun.errors import NotFound, Rejected
+from onelun.errors import Conflict, NotFound, Rejected, Unreachable
 from onelun.naming import Source
 from onelun.rpc.message import Entry, UnmapZvol, ZvolUnmapped
 
@@ -71,7 +73,9 @@ async def _move_disk(run: Run, source: Disk, target: Disk, agents: tuple[str | N
             keep_link=True,
             force=oned.lcm_state in _LOST,
         )
-        await run.ask(volume.nas, request, ZvolUnmapped)
+        ended = await run.ask(volume.nas, request, ZvolUnmapped)
+        if ended.absent and not request.force:
+            await _keep_link(place(run, here), source, volume)
     if there is None or oned.lcm_state in _STOPPING:
         await _link(place(run, there), target, volume)
         run.note(f"{volume} left {source.host}")
@@ -85,6 +89,14 @@ async def _move_disk(run: Run, source: Disk, target: Disk, agents: tuple[str | N
 async def _link(where: Place, disk: Disk, volume: Source) -> None:
     """Make disk.N where no device is: its text is the same on every host, so that it is right wherever it is copied."""
     await where.put(disk.directory, Entry(name=disk.name, kind="link", target=volume.device))
+
+
+async def _keep_link(where: Place, disk: Disk, volume: Source) -> None:
+    """The disk had left its host before: by a NAS that died in the middle, whose host then dropped the link with the device."""
+    with contextlib.suppress(Unreachable):
+        entries = await where.entries(disk.directory)
+        if entries is not None and disk.name not in {entry.name for entry in entries}:
+            await _link(where, disk, volume)
 
 
 async def _move_directory(
@@ -136,17 +148,35 @@ async def carry(
 async def shared(run: Run, here: tuple[Place, str], there: tuple[Place, str]) -> bool:
     """Whether both places are one directory: a file made here is opened there, since names of hosts do not tell.
 
-    NFS may list a directory as it was a minute ago; a name that was never looked up it asks the server for.
+    NFS may list a directory as it was a minute ago; a name that was never looked up it asks the server for. Raises Conflict
+    when somebody else takes the file away meanwhile: then nothing is known.
     """
     probe = f"{_PROBE}{run.call.id}"
     await here[0].put(here[1], Entry(name=probe, kind="file", mode=0o600))
     try:
-        await there[0].read(there[1], probe, 0)
-    except NotFound:
+        if await _has(*there, probe):
+            return True
+        if not await _has(*here, probe):
+            raise Conflict(f"another action is at work in {here[1]}: try again when it has ended")
         return False
     finally:
-        await here[0].remove(here[1], probe)
+        await _remove_probes(*here, probe)
+
+
+async def _has(where: Place, path: str, name: str) -> bool:
+    try:
+        await where.read(path, name, 0)
+    except NotFound:
+        return False
     return True
+
+
+async def _remove_probes(where: Place, path: str, own: str) -> None:
+    """Remove our own, and those of actions that ended before they could."""
+    entries = await where.entries(path) or ()
+    left = {entry.name for entry in entries if entry.kind == "file" and entry.name.startswith(_PROBE)}
+    for name in left | {own}:
+        await where.remove(path, name)
 
 
 async def _copy(here: Place, source: str, entry: Entry, there: Place, target: str) -> None:
@@ -170,4 +200,4 @@ async def _copy(here: Place, source: str, entry: Entry, there: Place, target: st
 async def _make_empty(run: Run, where: Place, path: str) -> None:
     name = f"{_PROBE}{run.call.id}"
     await where.put(path, Entry(name=name, kind="file", mode=0o600))
-    await where.remove(path, name)
+    await _remove_probes(where, path, name)

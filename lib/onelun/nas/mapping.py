@@ -89,10 +89,10 @@ class Mapping:
         """End a volume's mapping to a host."""
         found = await self._pools.locate(request.zvol, request.zpool)
         if found is None:
-            return ZvolUnmapped()
+            return ZvolUnmapped(absent=True)
         backend, meant = found
         if request.uuid is not None and meant.uuid != checked_uuid(request.uuid):
-            return ZvolUnmapped()
+            return ZvolUnmapped(absent=True)
         must_be_mapped_by(meant, request.cloud)
         async with self._locks.hold(lock_name(backend, meant.name), preempts=True):
             placed = self._placed(meant, request)
@@ -117,7 +117,7 @@ class Mapping:
             elif request.stays is None:
                 self._catalogue.drop(*placed)
         log.info("unmap zvol=%s host=%s debt=%s", meant.name, row.host if row else None, owes)
-        return ZvolUnmapped(debt=owes)
+        return ZvolUnmapped(debt=owes, absent=row is None)
 
     async def remove_disk(self, request: RemoveDisk, job: Job) -> DiskRemoved:
         """End a VM's disk: detach it, and destroy it when both the placement's VM and the volume itself say it is that VM's."""

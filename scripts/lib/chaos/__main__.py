@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import signal
 import sys
@@ -25,6 +26,8 @@ from tests.recorded.passing import Pass
 from onelun.faults.points import points
 
 KINDS = ("die", "fail", "hang", "drop", "twice", "late", "scenarios")
+# A trial waits most of its time until a death is noticed.
+_AT_ONCE = min(8, 4 * len(os.sched_getaffinity(0)))
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -86,7 +89,7 @@ class Crew:
 )
 @click.option("--minutes", default=24 * 60.0, help="Begin no trial after that; points that were in none come first.")
 @click.option("--trials", "number", type=click.IntRange(1), help="So many, evenly out of all.")
-@click.option("--sandboxes", type=click.IntRange(1, 8), help="How many at once; 3 unless told, or 1 lab.")
+@click.option("--sandboxes", type=click.IntRange(1, 8), help="How many at once; 4 a processor unless told, or 1 lab.")
 @click.option("--lab", is_flag=True, help="On LVM-thin, LIO and open-iscsi, in guests; steps of these come first.")
 def chaos(
     only: tuple[Any, ...],
@@ -110,7 +113,7 @@ def chaos(
         signal.signal(sign, _interrupt)
     if lab:
         build_lab(tally.say)
-    crew = Crew(sandboxes or (1 if lab else 3), work_in_labs if lab else work)
+    crew = Crew(sandboxes or (1 if lab else _AT_ONCE), work_in_labs if lab else work)
     try:
         kinds = only or (KINDS[:-1] if lab else KINDS)
         wanted = Wanted(rows, kinds, named, most or len(BY_ID), number)
@@ -155,6 +158,8 @@ def _run(crew: Crew, tally: Tally, wanted: Wanted, until: float) -> None:
     # On sandboxes none is a step of these engines.
     trials = sorted(_trials(crew, tally, wanted, until), key=lambda job: not engine(job.plan.point))
     jobs = wanted.chosen([*trials, *wanted.scenarios()])
+    if not jobs:
+        tally.trouble("there is nothing to try: no step of these scripts, or scenario, has such a name")
     tally.begin(len(jobs))
     for answer in crew.answers(jobs, until):
         match answer:

@@ -143,6 +143,7 @@ class Worker:
 def keep_logs(cloud: Cloud, result: Result) -> None:
     """Copy the ends of the roles' logs beside the result, where CHAOS_LOGS names a directory."""
     if directory := os.environ.get("CHAOS_LOGS"):
+        os.makedirs(directory, exist_ok=True)
         name = f"{result.action}-{result.what}-{result.plan.side}-{result.plan.point}".replace("/", ":")
         with open(f"{directory}/{name}", "w") as kept:
             kept.write(f"{result}\n")

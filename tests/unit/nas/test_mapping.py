@@ -164,9 +164,9 @@ async def test_unmapping_ends_device_target_and_record(nas):
     await _image(nas)
     await nas.ask(_map())
 
-    await nas.ask(_unmap())
+    unmapped = await nas.ask(_unmap())
 
-    assert nas.nodes["node1"].connected == {}
+    assert (unmapped.absent, nas.nodes["node1"].connected) == (False, {})
     assert nas.nodes["node1"].links == {}
     assert await nas.exporter.exports() == {}
     assert (await nas.volumes())["one-1"].attachments == ()
@@ -176,8 +176,9 @@ async def test_unmapping_ends_device_target_and_record(nas):
 async def test_unmapping_what_is_not_mapped_or_absent_succeeds(nas):
     await _image(nas)
 
-    assert (await nas.ask(_unmap())).debt is False
-    assert (await nas.ask(_unmap("ghost"))).debt is False
+    for name in ("one-1", "ghost"):
+        unmapped = await nas.ask(_unmap(name))
+        assert (unmapped.debt, unmapped.absent) == (False, True)
 
 
 async def test_a_later_attachment_has_another_epoch(nas):

@@ -65,9 +65,10 @@ class UnmapZvol(Request, tag="unmap_zvol", frozen=True):
 
 
 class ZvolUnmapped(Reply, tag="zvol_unmapped", frozen=True):
-    """`debt` is true when the host could not confirm and still owes the clean-up."""
+    """`debt` is true when the host could not confirm and still owes the clean-up; `absent` when nothing was mapped any more."""
 
     debt: bool = False
+    absent: bool = False
 
 
 class RemoveDisk(Request, tag="remove_disk", frozen=True):
