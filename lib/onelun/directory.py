@@ -124,7 +124,13 @@ class Directory:
                 remove_at(folder, aside)
             elif last and _ends_with(folder, parts[-1], data, offset):
                 return
-            _write_piece(folder, aside, data, offset)
+            try:
+                _write_piece(folder, aside, data, offset)
+            except OSError:
+                # Whoever gets this error begins again, if at all, and perhaps with another file.
+                with suppress(OSError):
+                    os.unlink(aside, dir_fd=folder)
+                raise
             if last:
                 with replacing(folder, parts[-1], aside):
                     _finish(folder, aside, mode)

@@ -8,6 +8,7 @@ directory relative to the datastores (`103/0/disk.1`).
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -130,7 +131,9 @@ def observe(place: Place) -> State:
     """Look at a sandbox that is at rest. Unreadable or OSError when it is not, or when a device is dead."""
     pool = Path(place.pool)
     # First: what goes takes its target along before, and nothing is told of that which has just gone.
-    leftovers = [path.name for path in pool.iterdir() if path.name.startswith((".new-", ".clone-"))]
+    leftovers = [
+        path.name for path in pool.iterdir() if path.name.startswith((".new-", ".clone-")) and not _in_trash(path)
+    ]
     volumes = {path.name: _volume(path) for path in pool.iterdir() if not path.name.startswith(".")}
     exports = _exports(place)
     devices, entries = set(), {}
@@ -145,6 +148,12 @@ def observe(place: Place) -> State:
     if len(loops(place)) != len(devices):
         leftovers.append(f"{len(loops(place))} loop devices for {len(devices)} disks")
     return State(volumes, exports, frozenset(devices), entries, tuple(sorted(leftovers)))
+
+
+def _in_trash(directory: Path) -> bool:
+    """Whether it holds what another volume took the place of: it goes with the trash, wherever it lies."""
+    facts = directory / "volume.json"
+    return facts.exists() and json.loads(facts.read_text())["trashed_at"] is not None
 
 
 def _volume(directory: Path) -> Volume:

@@ -502,6 +502,7 @@ def test_a_full_disk_is_out_of_space(place: Directory, vm: str, root: Path) -> N
     try:
         with pytest.raises(OutOfSpace, match=r"disk\.1"):
             place.put_piece(vm, "disk.1", b"x" * 200_000)
+        assert os.listdir(vm) == []
     finally:
         subprocess.run(["umount", vm], check=True, timeout=30)
 

@@ -54,11 +54,13 @@ class Tally:
         for sentence in [*map(_told, self.bad), *self.troubles]:
             self._console.print(sentence)
         self._console.print(table)
-        missed = sum(result.verdict is Verdict.MISSED for result in self.results)
+        missed = Counter(result.plan.point for result in self.results if result.verdict is Verdict.MISSED)
         self.say(
-            f"{len(self.results) - missed} trials at {len({result.plan.point for result in self.results})} points;"
-            f" {missed} more came to nothing, {self._wanted - len(self.results)} were not begun"
+            f"{len(self.results) - missed.total()} trials at {len({result.plan.point for result in self.results})} points;"
+            f" {missed.total()} more came to nothing, {self._wanted - len(self.results)} were not begun"
         )
+        for point, number in missed.most_common():
+            self.say(f"{number} that came to nothing: {point}")
 
     def say(self, text: str) -> None:
         """A line, with the time."""
