@@ -479,3 +479,29 @@ async def test_an_address_that_somebody_let_in_besides_is_a_conflict(nas, target
     await nas.exporter.unexport(target.iqn)
     await nas.exporter.export(target)
     assert not admits(nas, target, initiator=NODE1 + "0")
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["the same agent", "the next agent"])
+@pytest.mark.parametrize("step", [(Mode.DEVICE, Op.UPDATE), (Mode.ACCOUNT, Op.NEW), (Mode.TARGET, Op.BIND)])
+async def test_growing_that_failed_when_the_target_was_half_made_ends_well_when_repeated(
+    nas, target, monkeypatch, step, again
+):
+    await nas.exporter.export(target)
+    os.truncate(target.device, 2 * target.size_bytes)
+    grown = msgspec.structs.replace(target, size_bytes=2 * target.size_bytes)
+    tgtd = nas.exporter._tgtd
+    request = tgtd.request
+
+    async def failing(mode, op, *rest, **more):
+        if (mode, op) == step:
+            raise CommandFailed("tgtd refuses: out of memory", command="tgtd")
+        return await request(mode, op, *rest, **more)
+
+    monkeypatch.setattr(tgtd, "request", failing)
+    with pytest.raises(CommandFailed):
+        await nas.exporter.grow(grown)
+    monkeypatch.setattr(tgtd, "request", request)
+
+    await (nas.again() if again else nas.exporter).grow(grown)
+
+    assert await asyncio.to_thread(nas.identity, grown) == (target.uuid, grown.size_bytes)

@@ -106,6 +106,8 @@ class TgtExporter(Exporter):
         _check_same_place(found, target)
         made = self._sizes.get(target.iqn)
         if _has_lun(found, target) and (made == target.size_bytes or (made is None and found.sessions)):
+            # One that was made anew and failed on its way has its LUN, and admits nobody yet.
+            await self._complete(found, target)
             return
         if found.sessions:
             raise Busy(
