@@ -167,6 +167,14 @@ def unlink(directory):
             os.unlink(f"{directory}/{name}")
 
 
+async def test_a_target_that_is_not_enabled_is_told_to_admit_nobody(lio, tmp_path):
+    target = made_target(tmp_path)
+    await lio.exporter.export(target)
+    configfs.write(f"{group(target)}/enable", "0")
+
+    assert (await lio.exporter.exports())[target.iqn].initiators == ()
+
+
 async def test_a_volume_is_not_exported_from_two_devices_at_once(lio, tmp_path):
     target = made_target(tmp_path)
     copy = made_target(tmp_path, "one-2", uuid=target.uuid)

@@ -501,6 +501,7 @@ async def test_growing_that_failed_when_the_target_was_half_made_ends_well_when_
     with pytest.raises(CommandFailed):
         await nas.exporter.grow(grown)
     monkeypatch.setattr(tgtd, "request", request)
+    assert (await nas.exporter.exports())[target.iqn].initiators == ()
 
     await (nas.again() if again else nas.exporter).grow(grown)
 

@@ -164,8 +164,9 @@ class Startup:
         return ended
 
     async def export_missing(self) -> int:
-        """Export what is in force and has no target (tgtd restarted, the machine rebooted); return how many."""
-        return await self._export_all(set(await self._exporter.exports()))
+        """Export what is in force and has no target (tgtd restarted, the machine rebooted), or half of one; return how many."""
+        exports = await self._exporter.exports()
+        return await self._export_all({iqn for iqn, exported in exports.items() if exported.initiators})
 
     async def _export_all(self, present: set[str]) -> int:
         rows: list[AttachmentRow | ImportRow] = [*self._catalogue.attachments(), *self._catalogue.imports()]

@@ -298,6 +298,26 @@ async def test_a_host_that_is_given_the_volume_again_pays_its_debt_first(begin):
     assert iqn in await nas.exporter.exports()
 
 
+async def test_half_of_a_target_is_finished_by_the_next_round(begin, monkeypatch):
+    nas = await begin()
+    await _mapped(nas)
+    ((iqn, exported),) = (await nas.exporter.exports()).items()
+    export, made = nas.exporter.export, []
+
+    async def half():
+        return {iqn: exported if made else msgspec.structs.replace(exported, initiators=())}
+
+    async def finish(target):
+        await export(target)
+        made.append(target.iqn)
+
+    monkeypatch.setattr(nas.exporter, "exports", half)
+    monkeypatch.setattr(nas.exporter, "export", finish)
+
+    assert [await nas.agent.rounds._startup.export_missing() for _ in range(2)] == [1, 0]
+    assert made == [iqn]
+
+
 async def test_an_unmap_that_a_silent_host_left_open_is_asked_again_by_the_round(begin):
     nas = await begin()
     await _mapped(nas)

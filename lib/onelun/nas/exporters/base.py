@@ -16,7 +16,10 @@ from onelun.model import Portal, Target
 
 
 class Exported(msgspec.Struct, frozen=True):
-    """One target of ours as the target daemon tells it. `sessions` are the initiators that are logged in."""
+    """One target of ours as the target daemon tells it. `sessions` are the initiators that are logged in.
+
+    `initiators` may log in: nobody while it is half made.
+    """
 
     iqn: str
     device: str | None

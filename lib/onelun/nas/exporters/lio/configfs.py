@@ -154,7 +154,8 @@ def _exported(iqn: str) -> Exported:
         with contextlib.suppress(FileNotFoundError):
             if backstore := backstore_at(link(f"{group}/lun/lun_0")):
                 device = backstore.device or None
-    admitted = tuple(name for group in found for name in initiators(group))
+    open_ones = [group for group in found if read(f"{group}/enable") == "1"]
+    admitted = tuple(name for group in open_ones for name in initiators(group))
     return Exported(iqn, device, admitted, tuple(name for group in found for name in sessions(group)))
 
 

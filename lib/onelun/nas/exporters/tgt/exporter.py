@@ -127,7 +127,7 @@ class TgtExporter(Exporter):
     async def exports(self) -> dict[str, Exported]:
         """See the base."""
         return {
-            iqn: Exported(iqn, found.lun.get("Backing store path"), found.allowed, found.sessions)
+            iqn: Exported(iqn, found.lun.get("Backing store path"), _admitted(found), found.sessions)
             for iqn, found in (await self._targets()).items()
             if is_target_of(self._nas, iqn)
         }
@@ -267,6 +267,10 @@ def _has_lun(found: Listed, target: Target) -> bool:
         and found.lun.get("Size", "").startswith(printed_size(target.size_bytes) + ",")
         and found.lun.get("Backing store type") == "rdwr"
     )
+
+
+def _admitted(found: Listed) -> tuple[str, ...]:
+    return found.allowed if found.state == "ready" else ()
 
 
 def _is_complete(found: Listed, target: Target) -> bool:
