@@ -143,6 +143,20 @@ def test_a_premigrate_that_fails_leaves_a_shared_directory_as_it_is(front: Front
     assert (hosts(front), there(front, SOURCE)) == ({(SOURCE,)}, ALL)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_host_with_the_vm_has_its_link_again_when_the_other_dropped_it(front: FrontEnd, shared: bool) -> None:
+    if shared:
+        share(front)
+    front.start()
+    ok(front.run(migration_call("premigrate")))
+    front.cloud.volume(DISKS[0]).hosts.pop(SOURCE)
+    del front.cloud.directories[SOURCE][VM]["disk.0"]
+
+    ok(front.run(migration_call("postmigrate")))
+
+    assert (hosts(front), there(front, TARGET)) == ({(TARGET,)}, ALL)
+
+
 def test_what_a_premigrate_left_to_look_by_goes_with_the_next(front: FrontEnd) -> None:
     front.start()
     front.cloud.fail(SOURCE, m.RemoveEntry, Unreachable("node2 did not take remove_entry within 3 s"))

@@ -16,7 +16,7 @@ from onelun.driver import checkpoints
 from onelun.driver.disks import Known, known, volume_of
 from onelun.driver.document import Vm, VmDisk, parse_vm_document
 from onelun.driver.location import Directory, Disk, parse_location
-from onelun.driver.moving import carry, shared
+from onelun.driver.moving import carry, keep_link, shared
 from onelun.driver.places import place
 from onelun.driver.running import Run
 from onelun.driver.transfer import attach
@@ -189,6 +189,9 @@ async def _leave(run: Run, migration: _Migration, *, left: _End, stays: _End) ->
                 run.note(f"nothing of onelun is behind disk {disk.id}")
                 continue
             removed = await run.ask(source.nas, _ending(run, source, disk, left, stays), ZvolUnmapped)
+            if removed.absent:
+                # On a shared directory what the other host dropped is the link of this one.
+                await keep_link(place(run, stays.agent), _disk(stays, disk), source)
         except OnelunError as error:
             failures.append(error)
             continue

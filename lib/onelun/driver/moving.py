@@ -75,7 +75,7 @@ async def _move_disk(run: Run, source: Disk, target: Disk, agents: tuple[str | N
         )
         ended = await run.ask(volume.nas, request, ZvolUnmapped)
         if ended.absent and not request.force:
-            await _keep_link(place(run, here), source, volume)
+            await keep_link(place(run, here), source, volume)
     if there is None or oned.lcm_state in _STOPPING:
         await _link(place(run, there), target, volume)
         run.note(f"{volume} left {source.host}")
@@ -91,8 +91,11 @@ async def _link(where: Place, disk: Disk, volume: Source) -> None:
     await where.put(disk.directory, Entry(name=disk.name, kind="link", target=volume.device))
 
 
-async def _keep_link(where: Place, disk: Disk, volume: Source) -> None:
-    """The disk had left its host before: by a NAS that died in the middle, whose host then dropped the link with the device."""
+async def keep_link(where: Place, disk: Disk, volume: Source) -> None:
+    """Have disk.N in a directory that is there. It is asked for a disk that had left its host before.
+
+    When a NAS dies in the middle of that, its host drops the link with the device. A host that does not answer keeps none.
+    """
     with contextlib.suppress(Unreachable):
         entries = await where.entries(disk.directory)
         if entries is not None and disk.name not in {entry.name for entry in entries}:
