@@ -129,7 +129,7 @@ class Directory:
             except OSError:
                 # Whoever gets this error begins again, if at all, and perhaps with another file.
                 with suppress(OSError):
-                    os.unlink(aside, dir_fd=folder)
+                    remove_at(folder, aside)
                 raise
             if last:
                 with replacing(folder, parts[-1], aside):

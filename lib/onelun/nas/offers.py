@@ -109,8 +109,12 @@ class Offers:
         return target
 
     async def grow(self, backend: Backend, volume: Volume, row: AttachmentRow) -> None:
-        """Let the target's LUN have the size that the volume has now."""
-        await self._exporter.grow(await self.target(backend, volume, row))
+        """Let the target's LUN have the size that the volume has now. One that was lost on the way is made."""
+        target = await self.target(backend, volume, row)
+        try:
+            await self._exporter.grow(target)
+        except NotFound:
+            await self._exporter.export(target)
 
     async def target(self, backend: Backend, volume: Volume, row: AttachmentRow | ImportRow) -> Target:
         """The target of an attachment, or of the builder of an import, with its device ready to be opened."""

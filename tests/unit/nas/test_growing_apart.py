@@ -120,10 +120,14 @@ async def test_a_pool_that_fails_in_the_middle_gives_the_disk_back(nas, monkeypa
     assert [row.state for row in nas.catalogue.attachments()] == ["attached"]
 
 
-async def test_a_repeat_connects_what_an_interruption_left_apart(nas, monkeypatch):
+@pytest.mark.parametrize("target_is_gone", [False, True])
+async def test_a_repeat_connects_what_an_interruption_left_apart(nas, monkeypatch, target_is_gone):
     real = MemoryExporter.grow
 
-    async def dies(*_):
+    async def dies(exporter, target):
+        # tgtd makes a target that grows anew.
+        if target_is_gone:
+            await exporter.unexport(target.iqn)
         raise Killed
 
     monkeypatch.setattr(MemoryExporter, "grow", dies)
