@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from tests.support.lab import uml_xstate
 from tests.support.lab.machine import Guest, Say
 from tests.support.lab.place import CHECKOUT, MACHINES
 
@@ -12,7 +13,8 @@ class UserModeLinux:
     """Debian's user-mode-linux; `lab build` puts the kernel beside the root and its modules into it."""
 
     def build(self, root: str, say: Say) -> None:
-        """Nothing: the root has the kernel's modules."""
+        """The root has the kernel's modules; only a host with AMX needs more."""
+        uml_xstate.build(root, say)
 
     def argv(self, guest: Guest, root: str) -> list[str]:
         """See Machine. The root and the checkout are the machine's own directories, through hostfs."""
@@ -23,6 +25,7 @@ class UserModeLinux:
             upper.append("lab.upper=/dev/ubda")
         return [
             *("taskset", "--cpu-list", str(_core(guest))),
+            *preloaded(root),
             kernel(root),
             f"umid={guest.name}",
             f"uml_dir={guest.directory}/",
@@ -56,6 +59,12 @@ def _core(guest: Guest) -> int:
 def kernel(root: str) -> str:
     """The user-mode-linux kernel that belongs to `root`."""
     return os.path.join(os.path.dirname(root), "uml", "usr", "bin", "linux.uml")
+
+
+def preloaded(root: str) -> tuple[str, ...]:
+    """How the kernel is started on a host with AMX."""
+    library = uml_xstate.library(root)
+    return ("env", f"LD_PRELOAD={library}") if os.path.exists(library) else ()
 
 
 MACHINE = UserModeLinux()

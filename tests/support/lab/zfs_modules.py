@@ -10,11 +10,11 @@ import os
 import shutil
 import time
 
+from tests.support.lab.apart_root import run_in
 from tests.support.lab.machine import Say
-from tests.support.lab.place import LabError, cache
+from tests.support.lab.place import cache
 from tests.support.lab.qemu_packages import PackageVersions, extract
 from tests.support.lab.root import PackageIndex
-from tests.support.sandbox.place import SandboxError
 from tests.support.sandbox.processes import run
 
 SOURCES = "zfs-dkms"
@@ -35,9 +35,6 @@ exec >/tmp/log 2>&1
 	make "-j$2" -C module && mkdir /modules &&
 	find module -name '*.ko' -exec strip --strip-debug {} + -exec cp -t /modules {} +
 """
-# Without network, and gone with whoever waits for it, its mounts too.
-_APART = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child")
-_IN_ROOT = 'mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" && exec chroot "$0" /bin/sh -c "$@"'
 
 
 def archive(versions: PackageVersions) -> str:
@@ -54,7 +51,8 @@ def modules(versions: PackageVersions, index: PackageIndex, work: str, say: Say)
         say(f"compiling ZFS {versions.of(SOURCES)} for Linux {versions.release} (about three minutes, once)")
         root = os.path.join(work, "root")
         extract(index, [f"linux-headers-{versions.release}", SOURCES, *_TOOLS], root)
-        _compile(root, versions.release)
+        jobs, what = str(os.cpu_count() or 1), f"ZFS does not compile for Linux {versions.release}"
+        run_in(root, _COMPILE, versions.release, jobs, what=what, limit_s=_LIMIT_S)
         # Complete or not there at all.
         run("tar", "--zstd", "-cf", f"{work}/archive", "-C", f"{root}/modules", ".", timeout_s=60)
         os.rename(f"{work}/archive", path)
@@ -67,13 +65,3 @@ def unpack(path: str, directory: str) -> None:
     """Unpack an archive's modules into `directory`."""
     os.makedirs(directory)
     run("tar", "--zstd", "-xf", path, "-C", directory)
-
-
-def _compile(root: str, release: str) -> None:
-    jobs = str(os.cpu_count() or 1)
-    try:
-        run(*_APART, "sh", "-c", _IN_ROOT, root, _COMPILE, "compile", release, jobs, timeout_s=_LIMIT_S)
-    except SandboxError as error:
-        with open(f"{root}/tmp/log", errors="replace") as file:
-            end = " | ".join(file.read().splitlines()[-6:])
-        raise LabError(f"ZFS does not compile for Linux {release}: {end}") from error
