@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from tests.support.lab import sources
@@ -97,6 +98,15 @@ def test_a_guest_in_user_mode_is_told_its_disks_in_order() -> None:
     assert {"ubd0=/upper", "ubd1=/one", "ubd2=/two", "lab.upper=/dev/ubda", "lab.disks=/dev/ubdb,/dev/ubdc"} <= set(
         argv
     )
+
+
+def test_a_guest_in_user_mode_has_what_was_compiled_for_this_processor(tmp_path: Path) -> None:
+    (tmp_path / "uml").mkdir()
+    (tmp_path / "uml" / "xstate.so").touch()
+
+    argv = machine("uml").argv(Guest(Lab(3, "/lab"), "nas1"), f"{tmp_path}/root")
+
+    assert argv[3:6] == ["env", f"LD_PRELOAD={tmp_path}/uml/xstate.so", f"{tmp_path}/uml/usr/bin/linux.uml"]
 
 
 def test_a_kind_of_guest_that_does_not_exist_is_refused() -> None:
