@@ -46,9 +46,20 @@ def staged(directory: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-async def in_thread(function: Callable[..., _T], *arguments: object) -> _T:
-    """Call `function` in a thread, and never leave it running with descriptors that the caller goes on to close."""
-    return await to_its_end(asyncio.to_thread(function, *arguments), wait_s=None)
+async def in_thread(function: Callable[..., _T], descriptor: int, *arguments: object) -> _T:
+    """Call `function` in a thread, with a descriptor of its own of that file.
+
+    Whoever is cancelled waits for it no longer than for any step (STUCK_S), and may close the file: a disk may never answer.
+    """
+    own = os.dup(descriptor)
+
+    def call() -> _T:
+        try:
+            return function(own, *arguments)
+        finally:
+            os.close(own)
+
+    return await to_its_end(asyncio.to_thread(call))
 
 
 def proxies() -> dict[str, str]:
@@ -103,14 +114,14 @@ async def checksum(descriptor: int, algorithm: str) -> str:
     digest = hashlib.new(algorithm, usedforsecurity=False)
     offset = 0
 
-    def some() -> int:
+    def some(file: int) -> int:
         done = 0
-        while done < 64 * PIECE and (piece := os.pread(descriptor, PIECE, offset + done)):
+        while done < 64 * PIECE and (piece := os.pread(file, PIECE, offset + done)):
             digest.update(piece)
             done += len(piece)
         return done
 
-    while done := await in_thread(some):
+    while done := await in_thread(some, descriptor):
         offset += done
     return digest.hexdigest()
 
@@ -148,6 +159,10 @@ async def _fill(pieces: AsyncIterator[bytes], descriptor: int, limit_gib: int) -
             except OSError as error:
                 raise OutOfSpace(f"the image cannot be staged (frontend.staging): {error.strerror}") from error
         size += len(piece)
+    await in_thread(_end_at, descriptor, size)
+
+
+def _end_at(descriptor: int, size: int) -> None:
     os.ftruncate(descriptor, size)
 
 
