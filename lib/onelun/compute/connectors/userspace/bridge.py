@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from onelun import command
 from onelun.compute.connectors.base import Export
-from onelun.compute.processes import Daemon, daemon_of, lives
+from onelun.compute.processes import Daemon, daemon_of, end, lives
 from onelun.errors import CommandFailed
 
 _READY_S = 8.0
@@ -82,7 +82,7 @@ async def unmount(directory: str) -> bool:
 
 
 async def _start(directory: str, pidfile: str, *argv: str) -> Daemon:
-    """Start a data-path process. Both write their pidfile when they are ready to serve."""
+    """Start a data-path process. Both write their pidfile when they are ready to serve; one that never is is killed."""
     _remove(pidfile)
     log_path = f"{directory}/log"
     daemon = daemon_of(await command.spawn(*argv, log_path=log_path))
@@ -93,6 +93,8 @@ async def _start(directory: str, pidfile: str, *argv: str) -> Daemon:
                     return daemon
                 await asyncio.sleep(0.003)
     except TimeoutError:
+        if daemon is not None:
+            await end(daemon, grace_s=0)
         raise CommandFailed(
             f"{argv[0]} was not ready within {_READY_S:g} s: {_last(log_path)}", command=argv[0]
         ) from None
