@@ -7,7 +7,7 @@ import os
 import time
 
 import pytest
-from tests.support.blocks import content, leftovers, read, start_writer
+from tests.support.blocks import content, leftovers, read, run, start_writer
 from tests.support.cable import Cable
 from tests.support.iscsi import LIMIT_S, MIB
 from tests.support.iscsi_connecting import by, comes, paused, state
@@ -26,6 +26,8 @@ pytestmark = guest("iscsi")
 async def test_a_flush_that_fails_removes_nothing(iscsi: OpenIscsiLab, node1: IscsiConnector) -> None:
     export = iscsi.offer("one-1", "node1")
     await node1.connect(export)
+    # Who looks at a disk when its target goes has it open until the kernel gives up.
+    run("udevadm", "settle", "--timeout=60")
     iscsi.withdraw(export)
     await comes(lambda: state(export) == "FAILED")
 
